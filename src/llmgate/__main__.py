@@ -1,0 +1,3 @@
+from llmgate.cli.main import main
+
+main()

@@ -1,0 +1,164 @@
+"""The nouns that every part of llmgate shares. Data only: no I/O, no clock.
+
+All times are seconds on the caller's monotonic clock; all token counts are tokens of the serving model.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmgate.core.health import Health
+
+
+class Kind(enum.Enum):
+    """What a request asks an engine to do."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+
+
+class TerminationCause(enum.Enum):
+    """How a request (or one attempt at it) ended; the value is what metrics and logs show."""
+
+    COMPLETED = "completed"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    REFUSED = "refused"  # the engine answered 429 or 503: it is busy, not broken
+    SHUTDOWN = "shutdown"
+    GATEWAY_ERROR = "gateway_error"
+
+
+class Verdict(enum.Enum):
+    """What one attempt says about its endpoint's health."""
+
+    GOOD = "good"
+    BAD = "bad"  # a 5xx other than 503, a reset, a timeout
+    UNREACHABLE = "unreachable"  # no connection could be made
+    NEUTRAL = "neutral"  # says nothing: the client left, a 4xx, 429 or 503
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts of one answer: the engine's own, or counted by the gateway (then `counted` is true)."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int | None = None
+    counted: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class InferenceRequest:
+    """What routing may know of a request. `prefix` is empty unless the router asked for it (`needs_prefix`)."""
+
+    id: str
+    kind: Kind
+    model: str  # the public name, aliases resolved
+    stream: bool
+    prompt_tokens: int  # exact or estimated
+    expected_output_tokens: int  # bounded by max_tokens
+    max_tokens: int | None = None
+    prefix: tuple[int, ...] = ()  # chain keys of the prompt's leading blocks, see wire/prefix_keys.py
+    prefix_tokens: tuple[int, ...] = ()  # tokens of the prompt up to the end of each block, aligned with `prefix`
+
+    @property
+    def tokens(self) -> int:
+        """The whole expected cost: prompt plus expected output."""
+        return self.prompt_tokens + self.expected_output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointMetrics:
+    """One reading of an engine's own gauges. What an engine does not report is None, never zero."""
+
+    at: float
+    running: int | None = None
+    waiting: int | None = None
+    kv_usage: float | None = None  # 0..1
+    kv_capacity_tokens: int | None = None
+
+    def fresh(self, now: float, max_age: float = 5.0) -> bool:
+        """A reading older than `max_age` seconds (default: five scrape periods) is unknown, not current."""
+        return now - self.at <= max_age
+
+
+class Load:
+    """What the gateway itself has booked on one endpoint and not yet settled. Only the ledger writes to it.
+
+    `recent_tokens` is all tokens booked lately, decayed with a time constant of RECENT_SECONDS: it tells apart two
+    endpoints that are equally idle now but did not do equal work. Read it through `recent(now)`.
+    """
+
+    __slots__ = ("_recent", "_recent_at", "decode_tokens", "prefill_tokens", "requests")
+
+    RECENT_SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.prefill_tokens = 0
+        self.decode_tokens = 0
+        self._recent = 0.0
+        self._recent_at = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Outstanding work: prompt tokens not yet prefilled plus output tokens still expected."""
+        return self.prefill_tokens + self.decode_tokens
+
+    def recent(self, now: float) -> float:
+        """Tokens booked lately, each fading away over RECENT_SECONDS."""
+        if not self._recent:
+            return 0.0
+        # 1/(1+x) fades like exp(-x) for small x and needs no math call; it only ranks endpoints
+        return self._recent / (1.0 + (now - self._recent_at) / self.RECENT_SECONDS)
+
+    def note_booked(self, tokens: int, now: float) -> None:
+        self._recent = self.recent(now) + tokens
+        self._recent_at = now
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpec:
+    """What configuration says of one endpoint; it never changes while the endpoint lives."""
+
+    name: str
+    url: str
+    weight: float = 1.0
+    engine: str | None = None  # None: detected
+    models: Mapping[str, str] | None = None  # public name → served name; None: learnt from /v1/models
+    gpu: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One engine, alive: its specification plus what is known of it now. Policies read it and change nothing.
+
+    `slot` is a small integer, unique among the pool's members, for bit masks and aligned arrays.
+    """
+
+    spec: EndpointSpec
+    slot: int
+    health: Health
+    load: Load = field(default_factory=Load)
+    engine: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    metrics: EndpointMetrics | None = None
+    draining: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def weight(self) -> float:
+        return self.spec.weight
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.spec.name} {self.health.state.value}{' draining' if self.draining else ''}>"
