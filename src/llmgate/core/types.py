@@ -6,11 +6,13 @@ All times are seconds on the caller's monotonic clock; all token counts are toke
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmgate.core.estimate import ByteClasses
     from llmgate.core.health import Health
 
 
@@ -64,8 +66,9 @@ class InferenceRequest:
     prompt_tokens: int  # exact or estimated
     expected_output_tokens: int  # bounded by max_tokens
     max_tokens: int | None = None
-    prefix: tuple[int, ...] = ()  # chain keys of the prompt's leading blocks, see wire/prefix_keys.py
-    prefix_tokens: tuple[int, ...] = ()  # tokens of the prompt up to the end of each block, aligned with `prefix`
+    prompt_bytes: int = 0  # length of the raw prompt that `prefix` was made from
+    prefix: tuple[int, ...] = ()  # chain keys of the prompt's leading blocks, see core/prefix.py
+    byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
 
     @property
     def tokens(self) -> int:
@@ -115,8 +118,7 @@ class Load:
         """Tokens booked lately, each fading away over RECENT_SECONDS."""
         if not self._recent:
             return 0.0
-        # 1/(1+x) fades like exp(-x) for small x and needs no math call; it only ranks endpoints
-        return self._recent / (1.0 + (now - self._recent_at) / self.RECENT_SECONDS)
+        return self._recent * math.exp((self._recent_at - now) / self.RECENT_SECONDS)
 
     def note_booked(self, tokens: int, now: float) -> None:
         self._recent = self.recent(now) + tokens

@@ -1,0 +1,1 @@
+"""The routing policies: one small module each, importing only the core."""

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmgate.config import ConfigError, load_file
+
+COLUMNS = ("model", "aliases", "endpoint", "engine", "state", "url")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  llmgate routes configs/two-engines.yaml\n  llmgate routes http://127.0.0.1:8081"
+)
+@click.argument("source", metavar="FILE|URL")
+@click.option("--token", envvar="LLMGATE_ADMIN_TOKEN", default="", help="Admin token, if the gateway has one.")
+@click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
+def routes(source: str, token: str, json_file: Any) -> None:
+    """Show which model goes to which endpoints: of a configuration, or of a running gateway by its admin URL."""
+    rows = _from_gateway(source, token) if "://" in source else _from_file(Path(source))
+    if json_file is not None:
+        json.dump(rows, json_file, indent=2)
+        json_file.write("\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*(", ".join(row[c]) if isinstance(row[c], list) else str(row[c]) for c in COLUMNS))
+    Console().print(table)
+
+
+def _from_file(path: Path) -> list[dict[str, Any]]:
+    try:
+        config = load_file(path)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"{error.source}: {problem}", err=True)
+        sys.exit(1)
+    aliases = {model.name: model.aliases for model in config.models}
+    return [
+        {
+            "model": model,
+            "aliases": aliases.get(model, []),
+            "endpoint": endpoint.name,
+            "engine": endpoint.engine or "(detected)",
+            "state": "(not running)",
+            "url": endpoint.url,
+        }
+        for endpoint in config.endpoints
+        for model in ([served.name for served in endpoint.models] if endpoint.models else ["(learnt)"])
+    ]
+
+
+def _from_gateway(url: str, token: str) -> list[dict[str, Any]]:
+    import httpx2
+
+    try:
+        answer = httpx2.get(
+            url.rstrip("/") + "/api/endpoints", headers={"authorization": f"Bearer {token}"} if token else {}, timeout=5
+        )
+        answer.raise_for_status()
+        endpoints = answer.json()
+        return [
+            {
+                "model": model,
+                "aliases": endpoint["aliases"].get(model, []),
+                "endpoint": endpoint["name"],
+                "engine": endpoint["engine"] or "?",
+                "state": "draining" if endpoint["draining"] else endpoint["state"],
+                "url": endpoint["url"],
+            }
+            for endpoint in endpoints
+            for model in (endpoint["models"] or ["?"])
+        ]
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        click.echo(f"llmgate: {url} did not answer as an admin port does ({error}): give the admin URL", err=True)
+        sys.exit(1)

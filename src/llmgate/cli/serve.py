@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmgate.config import Config, ConfigError, from_data, read_yaml
+
+
+@click.command(
+    epilog="\b\nExamples:\n  llmgate serve http://127.0.0.1:8000 http://127.0.0.1:8001\n"
+    "  llmgate serve --config configs/two-engines.yaml --port 9000"
+)
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+@click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="YAML configuration.")
+@click.option("--host", metavar="H", help="Address of the data port (default 0.0.0.0).")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="Data port (default 8080; 0: any free one).")
+@click.option("--admin-port", type=click.IntRange(0, 65535), metavar="N", help="Admin port (default 8081).")
+@click.option("--policy", metavar="NAME", help="Routing policy (default prefix-affinity).")
+@click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes; only 1 for now.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def serve(
+    urls: tuple[str, ...],
+    file: Path | None,
+    host: str | None,
+    port: int | None,
+    admin_port: int | None,
+    policy: str | None,
+    workers: int,
+    log_level: str,
+) -> None:
+    """Run the gateway in front of the engines at the given URLs, those of the configuration, or both."""
+    if workers > 1:
+        raise click.UsageError(
+            "--workers above 1 is not possible yet: each process would see only its own requests' load and route "
+            "blindly past the others'. One process serves several thousand requests a second; start more gateways "
+            "behind different engines if that is not enough."
+        )
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    try:
+        config = load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"llmgate: {error.source}: {problem}", err=True)
+        sys.exit(1)
+    sys.exit(run(config))
+
+
+def load(
+    urls: tuple[str, ...],
+    file: Path | None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    admin_port: int | None = None,
+    policy: str | None = None,
+) -> Config:
+    """The file's configuration with the command line's on top. Raises ConfigError, or UsageError without engines."""
+    if not urls and file is None:
+        raise click.UsageError("there is no engine: give the URL of at least one, or --config FILE")
+    data: dict[str, Any] = {} if file is None else read_yaml(file)
+    if urls:
+        data["endpoints"] = [*(data.get("endpoints") or []), *({"url": _with_scheme(url)} for url in urls)]
+    _override(data, "server", host=host, port=port)
+    _override(data, "admin", port=admin_port)
+    if policy is not None:
+        router = data.get("router")
+        same = isinstance(router, dict) and router.get("policy") == policy
+        data["router"] = router if same else {"policy": policy}
+    return from_data(data, "command line" if file is None else str(file))
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; a second one cuts the drain short."""
+    from llmgate.gateway.server import quiet_uvicorn
+    from llmgate.runtime import Gateway
+    from llmgate.tokens import TokenizerError
+
+    async def work() -> int:
+        try:
+            gateway = Gateway(config)
+        except (OSError, ValueError, TokenizerError) as error:
+            click.echo(f"llmgate: {error}", err=True)
+            return 1
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, gateway.stop)
+        click.echo(
+            f"llmgate: {len(config.endpoints)} endpoints, policy {config.router.policy}, "
+            f"on http://{_shown(config.server.host)}:{gateway.data_port} "
+            f"(admin http://{_shown(config.admin.host)}:{gateway.admin_port})",
+            err=True,
+        )
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        await gateway.run()
+        return 0
+
+    quiet_uvicorn()
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        return runner.run(work())
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the loop: uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # not for every Python: asyncio's own loop serves too, at twice the cost
+        return None
+    return uvloop.new_event_loop
+
+
+def _with_scheme(url: str) -> str:
+    return url if "://" in url or url.startswith("unix:") else f"http://{url}"
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _override(data: dict[str, Any], section: str, **values: Any) -> None:
+    given = {key: value for key, value in values.items() if value is not None}
+    if given:
+        found = data.get(section)
+        data[section] = {**(found if isinstance(found, dict) else {}), **given}

@@ -1,0 +1,191 @@
+"""The configuration as types. Frozen; unknown keys are refused. Times are seconds, sizes bytes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from llmgate.routing import registry
+
+Engine = Literal["vllm", "sglang", "tgi", "trtllm", "llamacpp", "openai"]
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+( [!-~]+)*$")]
+"""Printable ASCII: names become header values and metric labels."""
+
+
+def _engine_url(url: str) -> str:
+    if url.startswith("unix:"):
+        if not url.removeprefix("unix:").strip("/"):
+            raise ValueError("a unix URL needs an absolute path, as in unix:/run/vllm.sock")
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be http://HOST:PORT, https://HOST:PORT or unix:/PATH")
+    if parts.username or parts.password:
+        raise ValueError("must not contain credentials: use api_key")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or a fragment")
+    _ = parts.port  # raises ValueError when out of range
+    return url.rstrip("/")
+
+
+EngineUrl = Annotated[str, AfterValidator(_engine_url)]
+
+
+def default_name(url: str) -> str:
+    """host:port of a URL, or the path of a unix socket."""
+    if url.startswith("unix:"):
+        return "/" + url.removeprefix("unix:").strip("/")
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ServerConfig(Section):
+    host: str = "0.0.0.0"
+    port: Port = 8080
+    body_limit: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Largest request body taken, in bytes; a larger one is answered 413."""
+    forward_authorization: bool = False
+    """Send the client's own Authorization or x-api-key on to engines that have no api_key of their own."""
+
+
+class AdminConfig(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8081
+    token: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _protected(self) -> AdminConfig:
+        if not is_loopback(self.host) and not self.token.get_secret_value():
+            raise ValueError("a token is required when the host is not loopback: set admin.token")
+        return self
+
+
+class ServedModel(Section):
+    name: Name
+    served_as: Name | None = None
+    """What the engine itself calls it; default: the same name."""
+    precision: str | None = None
+
+
+def _served_model(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class EndpointConfig(Section):
+    url: EngineUrl
+    name: Name = ""
+    engine: Engine | None = None
+    models: list[Annotated[ServedModel, BeforeValidator(_served_model)]] | None = Field(default=None, min_length=1)
+    gpu: str | None = None
+    weight: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
+    labels: dict[str, str] = Field(default_factory=dict)
+    node: str | None = None
+    gpus: list[int | str] | None = None
+    api_key: SecretStr = SecretStr("")
+    tls_ca: Path | None = None
+    """PEM file of the authorities that an https engine's certificate is checked against; default: the system's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("name") and isinstance(values.get("url"), str):
+            try:
+                return {**values, "name": default_name(_engine_url(values["url"]))}
+            except ValueError:
+                return {**values, "name": "unnamed"}  # the URL's own error is reported
+        return values
+
+
+class RouterConfig(Section):
+    policy: str = registry.DEFAULT
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _creatable(self) -> RouterConfig:
+        registry.create(self.policy, self.options)
+        return self
+
+
+class ModelConfig(Section):
+    name: Name
+    aliases: list[Name] = Field(default_factory=list)
+    tokenizer: str | None = None
+    """A directory, a tokenizer.json, or `embedded` (SmolLM2); prompts are then counted exactly."""
+
+
+class TimeoutsConfig(Section):
+    connect: Seconds = 2.0
+    first_byte: Seconds = 300.0
+    idle: Seconds = 300.0
+    notice: float = Field(default=0.5, ge=0, le=3600)
+    """A shutdown begins with /ready answering 503 for this long, while requests are still taken."""
+    drain: float = Field(default=110.0, ge=0, le=86_400)
+    """Then new connections are refused, and requests in flight may go on for this long."""
+
+
+class HealthConfig(Section):
+    interval: Seconds = 5.0
+    """Between probes of an endpoint that is up; one that is not is probed every second."""
+    timeout: Seconds = 5.0
+    rise: int = Field(default=2, ge=1, le=100)
+    fall: int = Field(default=3, ge=1, le=100)
+    strikes: int = Field(default=3, ge=1, le=1000)
+    eject: Seconds = 30.0
+
+
+class ScrapeConfig(Section):
+    interval: Seconds = 1.0
+    timeout: Seconds = 1.0
+
+
+class RetriesConfig(Section):
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    ratio: float = Field(default=0.2, ge=0, le=10)
+    floor: float = Field(default=10.0, ge=0, le=1e6)
+    burst: float = Field(default=100.0, ge=0, le=1e6)
+
+
+class Config(Section):
+    server: ServerConfig = ServerConfig()
+    admin: AdminConfig = AdminConfig()
+    endpoints: list[EndpointConfig] = Field(min_length=1)
+    router: RouterConfig = RouterConfig()
+    models: list[ModelConfig] = Field(default_factory=list)
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    health: HealthConfig = HealthConfig()
+    scrape: ScrapeConfig = ScrapeConfig()
+    retries: RetriesConfig = RetriesConfig()
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> Config:
+        for name, count in Counter(endpoint.name for endpoint in self.endpoints).items():
+            if count > 1:
+                raise ValueError(f"endpoints: {count} of them are named {name!r}; give each a name of its own")
+        names = [name for model in self.models for name in (model.name, *model.aliases)]
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ValueError(f"models: {name!r} is the name or alias of {count} models")
+        if self.server.port and (self.server.host, self.server.port) == (self.admin.host, self.admin.port):
+            raise ValueError(f"admin.port: {self.admin.port} is the data port already")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,242 @@
+"""How many tokens a request will cost, guessed from its raw bytes and corrected by what the engines report.
+
+A prompt is described by counts of byte classes (`byte_classes`, a few microseconds at any length); a linear model per
+served model turns these into tokens (`PromptEstimator`) and learns from each answer's `usage`. Output length has no
+such evidence beforehand, so `OutputEstimator` keeps a decayed mean. How well this does, and what it costs, is in
+docs/token-estimates.md; benchmarks/estimate/ prints the table.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from math import inf, sqrt
+from operator import mul, sub
+from typing import NamedTuple
+
+# Counting byte classes ---------------------------------------------------------------------------------------------
+
+SAMPLE_BYTES = 3072  # a longer prompt is sampled
+_SLICE = 128  # bytes of one slice of the sample: 24 of them, long enough to keep words and runs whole
+_ESCAPED_SLICE = 512  # fewer and longer where \uXXXX prevails: each cut spoils one escape
+
+_LOWER = bytes(range(ord("a"), ord("z") + 1))
+_UPPER = _LOWER.upper()
+_DIGITS = b"0123456789"
+_PUNCT = bytes(b for b in range(33, 127) if not chr(b).isalnum()) + b"\xe2"  # E2 leads dashes, curly quotes, arrows
+_WIDE2 = bytes([*range(0xC2, 0xE0), *range(0xF0, 0xF5)])
+_WIDE3 = bytes([0xE0, 0xE1, *range(0xE3, 0xF5)])
+_OTHER = bytes(set(range(256)) - set(_LOWER + _UPPER + _DIGITS + _PUNCT + _WIDE2 + _WIDE3))  # blanks, continuations
+_WIDE2_ONLY, _WIDE3_ONLY = bytes(set(_WIDE2) - set(_WIDE3)), bytes(set(_WIDE3) - set(_WIDE2))
+_RUN_BITS = bytes(1 if b in _LOWER + _UPPER else 2 if b in _PUNCT else 0 for b in range(256))
+_WORD_MASK = int.from_bytes(b"\x01" * (2 * SAMPLE_BYTES), "little")  # an unescaped sample never doubles its length
+_PUNCT_MASK = _WORD_MASK << 1
+_BASE64 = _LOWER + _UPPER + _DIGITS + b"+/="
+
+
+class ByteClasses(NamedTuple):
+    """What the raw JSON of a prompt is made of. Counts are exact up to SAMPLE_BYTES and scaled from a sample above.
+
+    `words` and `punct_runs` count unbroken runs of letters and of punctuation: tokenizers split there, so these tell
+    more than the letters and marks themselves. `wide2` and `wide3` count characters by their length in UTF-8 (Greek,
+    Cyrillic, Arabic …; CJK, Indic, Thai …), escaped as \\uXXXX or not; an emoji counts in both. `messages` counts the
+    keys `"role"`.
+    """
+
+    total: int  # bytes
+    letters: float = 0.0
+    words: float = 0.0
+    upper: float = 0.0
+    digits: float = 0.0
+    punct: float = 0.0
+    punct_runs: float = 0.0
+    wide2: float = 0.0
+    wide3: float = 0.0
+    messages: float = 0.0
+    opaque: float = 0.0  # bytes of an embedded image or sound in base64: not text, in none of the counts above
+    token_ids: int = 0  # above 0: the prompt is an array of this many token ids, there is nothing to estimate
+
+
+def byte_classes(data: bytes | memoryview) -> ByteClasses:
+    """Classify the raw JSON bytes of a prompt; never raises, whatever the bytes. Constant time above SAMPLE_BYTES."""
+    total = len(data)
+    if total <= SAMPLE_BYTES:
+        return _classify(bytes(data), total, 1.0)
+    view = memoryview(data)
+    slices = _spread(view, _SLICE)
+    sample = b"".join(slices)
+    if sample.count(b"\\u", 1024, 1536) > 8:
+        slices = _spread(view, _ESCAPED_SLICE)
+        sample = b"".join(slices)
+    scale = total / len(sample)
+    found = _classify(sample, total, scale)
+    if found.upper * 8 > total and _holds_binary(bytes(data)):  # base64 is 40 % capitals, prose and code 5 %
+        text = b"".join([piece for piece in slices if piece.tobytes().translate(None, _BASE64)])
+        return _classify(text, total, scale)._replace(opaque=(len(sample) - len(text)) * scale)
+    return found
+
+
+def _spread(view: memoryview, width: int) -> list[memoryview]:
+    """Slices of `width` bytes, evenly spread, the first at the start; SAMPLE_BYTES of them or one slice more."""
+    step = (len(view) - width) // (SAMPLE_BYTES // width - 1)
+    return [view[at : at + width] for at in range(0, len(view) - width + 1, step)]
+
+
+def _holds_binary(data: bytes) -> bool:
+    return b";base64," in data or b'"input_audio"' in data
+
+
+def _classify(sample: bytes, total: int, scale: float) -> ByteClasses:
+    if sample[:1] == b"[" and sample[:8].lstrip(b"[ \t\r\n")[:1].isdigit():
+        return ByteClasses(total, token_ids=round(sample.count(b",") * scale) + 1)
+    roles = sample.count(b'"role"')
+    messages = 1 + (roles - 1) * scale if roles else 0.0  # a chat begins with one, so the first is no chance find
+    ascii_only = sample.isascii()
+    if ascii_only and sample.count(b"\\u") * 128 > len(sample):
+        sample = sample.decode("raw_unicode_escape", "ignore").encode("utf-8", "surrogatepass")
+        ascii_only = sample.isascii()
+    # peel one class off after another: what is left gets short quickly, and its length is the count
+    no_lower = sample.translate(None, _LOWER)
+    no_letters = no_lower.translate(None, _UPPER)
+    no_digits = no_letters.translate(None, _DIGITS)
+    marks = no_digits.translate(None, _OTHER)
+    wide = b"" if ascii_only else marks.translate(None, _PUNCT)
+    wide2 = len(wide.translate(None, _WIDE3_ONLY))
+    wide3 = len(wide.translate(None, _WIDE2_ONLY))
+    bits = int.from_bytes(sample.translate(_RUN_BITS), "little")
+    edges = bits ^ (bits << 8)  # a run shows at its first byte and at the byte after its last
+    return ByteClasses(
+        total,
+        (len(sample) - len(no_letters)) * scale,
+        (edges & _WORD_MASK).bit_count() * 0.5 * scale,
+        (len(no_lower) - len(no_letters)) * scale,
+        (len(no_letters) - len(no_digits)) * scale,
+        (len(marks) - len(wide)) * scale,
+        (edges & _PUNCT_MASK).bit_count() * 0.5 * scale,
+        wide2 * scale,
+        wide3 * scale,
+        messages,
+    )
+
+
+# Prompt tokens -----------------------------------------------------------------------------------------------------
+
+# What one more of each costs in tokens: least squares on the relative error over SmolLM2's exact counts, kept ≥ 0 for
+# text (`benchmarks/estimate/run.py --fit` prints them), and how wrong that may be for another tokenizer (one sigma).
+# In the order of ByteClasses from `letters` to `messages`, then the constant of a chat template. A message costs less
+# than the marks and keys of its JSON envelope, hence the negative sign.
+_PRIOR = (0.03, 1.0, 0.18, 1.1, 0.21, 0.59, 0.88, 1.7, -12.0, 30.0)
+_SIGMA = (0.05, 0.3, 0.15, 0.4, 0.2, 0.3, 0.4, 0.8, 8.0, 30.0)
+_LEAST = (0.0,) * 8 + (-inf,) * 2  # more text never costs less
+_VARIANCE = tuple(sigma * sigma for sigma in _SIGMA)
+_NOISE = 0.08**2  # variance of the relative error that is left when the coefficients are right
+_DRIFT = 5e-4  # share of its prior variance that each coefficient regains per answer: a memory of some 2,000 answers
+_DRIFT_EVERY = 16  # answers between two such steps: it is a third of the work and need not be done for each
+_CLIP = 3.0  # standard deviations: an answer further off moves the model as if it were this far off
+_BAND = 8.0  # an estimate stays within this factor of the prior's, so that no wrong usage can make it absurd
+_TEMPLATE = 4096  # tokens that a template may add by itself (long built-in system prompts)
+
+
+class PromptEstimator:
+    """Prompt tokens of one model from ByteClasses. One estimate costs about 1 µs, one correction about 12.
+
+    A Kalman filter on the coefficients, which is recursive least squares with forgetting done safely: instead of
+    dividing the covariance by a forgetting factor, which grows without bound in directions that traffic does not
+    excite (estimator wind-up; Åström & Wittenmark, Adaptive Control, 2nd ed., §11.5), each answer moves it a little
+    back towards the prior covariance, which therefore bounds it. The error that is minimised is relative, so long
+    prompts do not outweigh short ones, and it is clipped as in Huber's loss, so a wrong `usage` moves little.
+    """
+
+    __slots__ = ("_coefficients", "_covariance", "samples")
+
+    def __init__(self) -> None:
+        self._coefficients = list(_PRIOR)
+        self._covariance = [[v if i == j else 0.0 for j in range(len(_PRIOR))] for i, v in enumerate(_VARIANCE)]
+        self.samples = 0  # answers learnt from
+
+    def estimate(self, classes: ByteClasses) -> int:
+        """Tokens of such a prompt with its chat template; at least 1. Exact for an array of token ids."""
+        if classes.token_ids:
+            return classes.token_ids
+        x = _regressors(classes)
+        return max(1, round(self._guess(x, _prior(x))))
+
+    def learn(self, classes: ByteClasses, prompt_tokens: int) -> None:
+        """Correct by what the engine counted (`usage.prompt_tokens`). Never raises; impossible counts are ignored, and
+        so are prompts with images or sounds, whose tokens do not follow from their text."""
+        if classes.token_ids or classes.opaque:
+            return
+        x = _regressors(classes)
+        prior = _prior(x)
+        if not prior / (2 * _BAND) <= prompt_tokens <= 2 * _BAND * prior + 2 * _TEMPLATE:
+            return
+        guess = self._guess(x, prior)
+        x = [value / guess for value in x]  # from here on everything is relative to the guess
+        spread = [sum(map(mul, row, x)) for row in self._covariance]
+        variance = sum(map(mul, spread, x)) + _NOISE
+        limit = _CLIP * sqrt(variance)
+        error = min(max(prompt_tokens / guess - sum(map(mul, self._coefficients, x)), -limit), limit)
+        gain = [value / variance for value in spread]
+        self._coefficients = [
+            max(c + g * error, least) for c, g, least in zip(self._coefficients, gain, _LEAST, strict=True)
+        ]
+        self._covariance = [
+            list(map(sub, row, map(mul, repeat(g), spread))) for row, g in zip(self._covariance, gain, strict=True)
+        ]
+        if not self.samples % _DRIFT_EVERY:
+            self._drift()
+        self.samples += 1
+
+    def _drift(self) -> None:
+        keep = (1.0 - _DRIFT) ** _DRIFT_EVERY
+        for i, row in enumerate(self._covariance):
+            row[:] = [keep * cell for cell in row]
+            row[i] += (1.0 - keep) * _VARIANCE[i]
+
+    def _guess(self, x: list[float], prior: float) -> float:
+        guess: float = sum(map(mul, self._coefficients, x))
+        return min(max(guess, prior / _BAND), prior * _BAND + _TEMPLATE)
+
+
+def _regressors(classes: ByteClasses) -> list[float]:
+    # what is not a chat has no template, so the constant belongs to chats only
+    return [*classes[1:10], 1.0 if classes.messages else 0.0]
+
+
+def _prior(x: list[float]) -> float:
+    tokens: float = sum(map(mul, _PRIOR, x))
+    return max(tokens, 1.0)
+
+
+# Output tokens -----------------------------------------------------------------------------------------------------
+
+
+class OutputEstimator:
+    """Expected output tokens of one model: the decayed mean of past answers, bounded by the request's max_tokens.
+
+    The mean and not the median, because what is booked on an endpoint is a sum over its requests, and only means add
+    up. The first answers are averaged evenly; from MEMORY answers on, each weighs 1/MEMORY and fades, so a change of
+    traffic shows within some hundred answers. An answer counts as at most 4 times the mean plus 256.
+    """
+
+    __slots__ = ("_mean", "samples")
+
+    DEFAULT = 1024  # tokens, before any answer
+    MEMORY = 64
+
+    def __init__(self) -> None:
+        self._mean = float(self.DEFAULT)
+        self.samples = 0
+
+    def expect(self, max_tokens: int | None) -> int:
+        """At least 1, at most `max_tokens` where that is a positive number."""
+        mean = max(1, round(self._mean))
+        return mean if max_tokens is None else max(1, min(mean, max_tokens))
+
+    def learn(self, completion_tokens: int) -> None:
+        """Take in the length of an answer that ran to its end. Zero and less are ignored."""
+        if completion_tokens <= 0:
+            return
+        bound = 4.0 * self._mean + 256.0
+        length = float(completion_tokens) if completion_tokens < bound else bound
+        self.samples = min(self.samples + 1, self.MEMORY)
+        self._mean += (length - self._mean) / self.samples

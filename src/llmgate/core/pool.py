@@ -1,0 +1,122 @@
+"""Membership: which endpoints there are, which models they serve, and which of them may be given work now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from llmgate.core.health import Health, HealthPolicy, State
+from llmgate.core.types import Endpoint, EndpointSpec
+
+
+class EndpointPool:
+    """Endpoints by name. The ready tuple of each model is cached and rebuilt only after a change."""
+
+    def __init__(
+        self,
+        specs: Sequence[EndpointSpec] = (),
+        *,
+        aliases: Mapping[str, str] | None = None,
+        health: HealthPolicy = HealthPolicy(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._endpoints: dict[str, Endpoint] = {}
+        self._aliases = dict(aliases or {})
+        self._health = health
+        self._ready: dict[str, tuple[Endpoint, ...]] = {}
+        self._models: dict[str, None] | None = None
+        self._next_tick = math.inf
+        for spec in specs:
+            self.add(spec)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._endpoints.values())
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def get(self, name: str) -> Endpoint | None:
+        return self._endpoints.get(name)
+
+    # Membership and what endpoints say of themselves
+
+    def add(self, spec: EndpointSpec) -> Endpoint:
+        """A new member; it takes no work before its first successful probe. ValueError if the name is taken."""
+        if spec.name in self._endpoints:
+            raise ValueError(f"there are two endpoints named {spec.name!r}: give one of them another name")
+        used = {endpoint.slot for endpoint in self}
+        slot = next(number for number in range(len(used) + 1) if number not in used)
+        endpoint = Endpoint(spec, slot, Health(self._health, self._changed), engine=spec.engine)
+        endpoint.models = dict(spec.models or {})
+        self._endpoints[spec.name] = endpoint
+        self._changed()
+        return endpoint
+
+    def remove(self, name: str) -> Endpoint | None:
+        """Forget a member. Charges on it settle on the object itself; a namesake added later starts at zero."""
+        endpoint = self._endpoints.pop(name, None)
+        self._changed()
+        return endpoint
+
+    def set_models(self, endpoint: Endpoint, models: Mapping[str, str]) -> None:
+        """Public name → served name, as learnt from the engine."""
+        if endpoint.models != models:
+            endpoint.models = dict(models)
+            self._changed()
+
+    def set_draining(self, endpoint: Endpoint, draining: bool) -> None:
+        endpoint.draining = draining
+        self._changed()
+
+    # What callers ask
+
+    @property
+    def models(self) -> list[str]:
+        """Every public model name of the pool, without aliases, whether ready or not."""
+        if self._models is None:
+            self._models = {model: None for endpoint in self for model in endpoint.models}
+        return list(self._models)
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        return self._aliases
+
+    def resolve(self, name: str) -> str | None:
+        """The public model behind a name or alias; None if no endpoint serves it."""
+        if self._models is None:
+            self._models = {model: None for endpoint in self for model in endpoint.models}
+        if name in self._models:
+            return name
+        target = self._aliases.get(name)
+        return target if target in self._models else None
+
+    def ready(self, model: str, now: float) -> tuple[Endpoint, ...]:
+        """Endpoints of `model` that may take a request now.
+
+        When none is left, those that were ejected only for bad answers: the engine's own error tells the client more
+        than a 503 of ours, and a false ejection of the last endpoint would be an outage of our making.
+        """
+        if now >= self._next_tick:
+            self._tick(now)
+        ready = self._ready.get(model)
+        if ready is None:
+            members = [e for e in self if model in e.models and not e.draining]
+            ready = tuple(e for e in members if e.health.available) or tuple(e for e in members if e.health.last_resort)
+            if members:  # never cache names that clients invent
+                self._ready[model] = ready
+        return ready
+
+    def any_ready(self, now: float) -> bool:
+        return any(self.ready(model, now) for model in self.models)
+
+    def _tick(self, now: float) -> None:
+        for endpoint in self:
+            endpoint.health.tick(now)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._ready.clear()
+        self._models = None
+        self._next_tick = min(
+            (e.health.until for e in self if e.health.state is State.EJECTED),
+            default=math.inf,
+        )

@@ -1,0 +1,85 @@
+"""Which endpoint has seen which beginning of a prompt.
+
+A prompt's raw bytes are cut into blocks at fixed positions and each block's key is a hash of the block and the key
+before it, so that equal keys mean equal beginnings (wire/prefix_keys.py makes the keys). Blocks are small at the start,
+where system prompts end and conversations part, and large later, where precision is worth less than time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+FINE_BLOCK = 128
+FINE_BLOCKS = 32
+COARSE_BLOCK = 1024
+FINE_BYTES = FINE_BLOCK * FINE_BLOCKS
+
+
+def block_end(blocks: int) -> int:
+    """Bytes covered by the first `blocks` blocks."""
+    if blocks <= FINE_BLOCKS:
+        return blocks * FINE_BLOCK
+    return FINE_BYTES + (blocks - FINE_BLOCKS) * COARSE_BLOCK
+
+
+class PrefixIndex:
+    """Chain key → bit mask of the endpoint slots that saw it, bounded.
+
+    Least recently used keys go first, by generation: keys seen since the last turn-over are young; when half of
+    `capacity` are young, the old half is dropped at once and the young become the old. That is LRU to within one
+    generation, for the price of a dict access.
+    """
+
+    __slots__ = ("_half", "_old", "_young")
+
+    def __init__(self, capacity: int = 262_144) -> None:
+        if capacity < 2:
+            raise ValueError("capacity must be at least 2 blocks")
+        self._half = capacity // 2
+        self._young: dict[int, int] = {}
+        self._old: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + sum(key not in self._young for key in self._old)
+
+    def matched_blocks(self, keys: Sequence[int], slots: Sequence[int]) -> list[int]:
+        """For each slot, how many leading blocks of the chain `keys` it has seen."""
+        young, old = self._young, self._old
+        holders = -1  # everyone has seen the empty prefix
+        levels: list[tuple[int, int]] = []  # (depth, holders of everything above it), each time somebody drops out
+        for depth, key in enumerate(keys):
+            seen = young.get(key)
+            if seen is None:
+                seen = old.get(key, 0)
+            still = holders & seen
+            if still != holders:
+                levels.append((depth, holders))
+                if not still:
+                    break
+                holders = still
+        else:
+            levels.append((len(keys), holders))
+        levels.reverse()
+        return [next(depth for depth, mask in levels if mask >> slot & 1) for slot in slots]
+
+    def record(self, keys: Sequence[int], slot: int) -> None:
+        """The endpoint in `slot` is about to see these blocks."""
+        bit = 1 << slot
+        young, old = self._young, self._old
+        for key in keys:
+            seen = young.get(key)
+            if seen is None:
+                seen = old.get(key, 0)
+            young[key] = seen | bit
+        if len(young) >= self._half:
+            self._old, self._young = young, {}
+
+    def forget(self, slot: int) -> None:
+        """An endpoint has gone, or lost its cache: drop its bit everywhere. Cost: one pass over the index."""
+        keep = ~(1 << slot)
+        for generation in (self._young, self._old):
+            for key in [key for key, seen in generation.items() if seen & ~keep]:
+                if left := generation[key] & keep:
+                    generation[key] = left
+                else:
+                    del generation[key]

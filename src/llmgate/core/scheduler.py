@@ -1,0 +1,186 @@
+"""The one object that every shell holds: it admits, chooses, books and settles. Synchronous, clock-free, seeded.
+
+A shell calls, for each request: `admit`; then for each attempt `schedule` and `book` without an await between them, and
+`settle` on every way out. `now` never runs backwards.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
+from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator
+from llmgate.core.ledger import Charge, Ledger
+from llmgate.core.pool import EndpointPool
+from llmgate.core.prefix import PrefixIndex, block_end
+from llmgate.core.protocols import Candidates, Router
+from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+
+
+@dataclass(slots=True, eq=False)
+class Decision:
+    """One choice, with what explains it. Holds no prompt."""
+
+    request_id: str
+    at: float
+    model: str
+    prompt_tokens: int
+    endpoint: Endpoint
+    cached_tokens: int  # of the chosen endpoint
+    candidates: Candidates
+    costs: Sequence[float]  # aligned with candidates.endpoints, in the policy's unit, lower is better
+    tied: int  # how many candidates shared the lowest cost
+
+    def ranking(self) -> list[Endpoint]:
+        """All candidates, the chosen one first, the others by cost."""
+        order = sorted(
+            range(len(self.costs)), key=lambda i: (self.candidates.endpoints[i] is not self.endpoint, self.costs[i])
+        )
+        return [self.candidates.endpoints[i] for i in order]
+
+
+class ModelKnowledge:
+    """What has been learnt about one model's prompts and answers."""
+
+    __slots__ = ("output", "prompt")
+
+    def __init__(self) -> None:
+        self.prompt = PromptEstimator()
+        self.output = OutputEstimator()
+
+
+class Scheduler:
+    def __init__(
+        self,
+        pool: EndpointPool,
+        router: Router,
+        *,
+        seed: int = 0,
+        prefix_capacity: int = 262_144,
+        keep_decisions: int = 256,
+    ) -> None:
+        self.pool = pool
+        self.router = router
+        self.ledger = Ledger()
+        self.decisions: deque[Decision] = deque(maxlen=keep_decisions)
+        self._random = Random(seed)
+        self._prefixes = PrefixIndex(prefix_capacity)
+        self._knowledge: dict[str, ModelKnowledge] = {}
+
+    # Estimates: a prompt's tokens without a tokenizer, an answer's tokens before it comes
+
+    def knowledge(self, model: str) -> ModelKnowledge:
+        """Estimators of `model`, which must be a resolved name: clients cannot make this grow."""
+        known = self._knowledge.get(model)
+        if known is None:
+            known = self._knowledge[model] = ModelKnowledge()
+        return known
+
+    def estimate_prompt(self, model: str, classes: ByteClasses) -> int:
+        return self.knowledge(model).prompt.estimate(classes)
+
+    def expect_output(self, model: str, kind: Kind, max_tokens: int | None) -> int:
+        return 0 if kind is Kind.EMBEDDING else self.knowledge(model).output.expect(max_tokens)
+
+    # One request
+
+    def admit(self, model: str, now: float) -> str:
+        """The public model behind the name a client sent. Raises ModelNotFound or NoReadyEndpoint."""
+        resolved = self.pool.resolve(model)
+        if resolved is None:
+            if not self.pool.models:  # nothing is known yet: all engines down since the start
+                raise NoReadyEndpoint("No endpoint has come up yet; try again shortly.")
+            raise ModelNotFound(model)
+        if not self.pool.ready(resolved, now):
+            raise NoReadyEndpoint(f"No endpoint of the model `{resolved}` is ready; try again shortly.")
+        return resolved
+
+    def schedule(self, request: InferenceRequest, now: float, tried: Collection[Endpoint] = ()) -> Decision:
+        """Choose among the ready endpoints of the request's model that were not tried. Raises NoReadyEndpoint."""
+        endpoints: Sequence[Endpoint] = self.pool.ready(request.model, now)
+        if tried:
+            endpoints = [endpoint for endpoint in endpoints if endpoint not in tried]
+        if not endpoints:
+            raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
+        candidates = Candidates(endpoints, self._cached_tokens(request, endpoints), now)
+        costs = self.router.score(request, candidates)
+        chosen, tied = self._pick(endpoints, costs, now)
+        decision = Decision(
+            request.id,
+            now,
+            request.model,
+            request.prompt_tokens,
+            endpoints[chosen],
+            candidates.cached_tokens[chosen],
+            candidates,
+            costs,
+            tied,
+        )
+        self.decisions.append(decision)
+        return decision
+
+    def book(self, request: InferenceRequest, decision: Decision, now: float) -> Charge:
+        """Put the request on the chosen endpoint's account. Whoever calls this owes a `settle`."""
+        endpoint = decision.endpoint
+        trial = endpoint.health.begin_request()
+        charge = self.ledger.book(request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial)
+        if request.prefix:
+            self._prefixes.record(request.prefix, endpoint.slot)
+        self.router.booked(request, endpoint, now)
+        return charge
+
+    def settle(
+        self,
+        charge: Charge,
+        cause: TerminationCause,
+        now: float,
+        *,
+        verdict: Verdict = Verdict.NEUTRAL,
+        usage: Usage | None = None,
+        reason: str = "",
+    ) -> bool:
+        """End an attempt, whatever became of it; learn from it. False, and no effect, if it was settled before."""
+        if not self.ledger.settle(charge, cause):
+            return False
+        charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
+        if usage is not None and cause is TerminationCause.COMPLETED:
+            self._learn(charge.request, usage)
+        return True
+
+    def remove(self, name: str) -> Endpoint | None:
+        """Take an endpoint out of the pool and out of everything learnt; its open charges settle on their own."""
+        endpoint = self.pool.remove(name)
+        if endpoint is not None:
+            self._prefixes.forget(endpoint.slot)
+            self.router.removed(endpoint)
+        return endpoint
+
+    def _learn(self, request: InferenceRequest, usage: Usage) -> None:
+        knowledge = self.knowledge(request.model)
+        if request.byte_classes is not None and not usage.counted:
+            knowledge.prompt.learn(request.byte_classes, usage.prompt_tokens)
+        if request.kind is not Kind.EMBEDDING:
+            knowledge.output.learn(usage.completion_tokens)
+
+    def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
+        if not request.prefix:
+            return [0] * len(endpoints)
+        per_byte = request.prompt_tokens / max(request.prompt_bytes, 1)
+        blocks = self._prefixes.matched_blocks(request.prefix, [endpoint.slot for endpoint in endpoints])
+        return [int(block_end(count) * per_byte) for count in blocks]
+
+    def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float], now: float) -> tuple[int, int]:
+        """Index of the choice, and how many candidates were tied at the lowest cost."""
+        best = min(costs)
+        limit = best + abs(best) * self.router.tie_margin
+        tied = [index for index, cost in enumerate(costs) if cost <= limit]
+        if len(tied) == 1:
+            return tied[0], 1
+        recent = [endpoints[index].load.recent(now) / endpoints[index].weight for index in tied]
+        fewest = min(recent)
+        least_used = [index for index, tokens in zip(tied, recent, strict=True) if tokens <= fewest]
+        chosen = least_used[0] if len(least_used) == 1 else self._random.choice(least_used)
+        return chosen, len(tied)

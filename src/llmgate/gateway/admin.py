@@ -1,0 +1,150 @@
+"""The admin port: the fleet as JSON, the switches an operator needs, metrics, and the fleet page.
+
+Every handler is a coroutine on purpose: FastAPI runs plain functions in threads, and the core belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Collection
+from http import HTTPStatus
+from itertools import islice
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from llmgate import __version__
+from llmgate.core.scheduler import Scheduler
+from llmgate.core.types import Endpoint
+from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
+from llmgate.gateway.admin_guard import BrowserGuard, error_response, require
+from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView
+from llmgate.telemetry.metrics import Metrics
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorView, "description": "the admin token is missing or wrong"},
+    404: {"model": ErrorView, "description": "there is no such endpoint"},
+}
+
+
+def create_admin_app(
+    scheduler: Scheduler,
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float],
+    wall_clock: Callable[[], float] = time.time,
+    token: str = "",
+    hosts: Collection[str] = (),
+) -> FastAPI:
+    """The ASGI application of the admin port, to run on the event loop that the scheduler lives on.
+
+    `clock` is the scheduler's monotonic clock and `wall_clock` the Unix time, both in seconds. With a `token`, /api and
+    /metrics want it as a bearer token. Without one, only localhost, IP literals and `hosts` (the configured host) are
+    taken as Host: a page that had its name pointed here could read everything, and cannot know a token.
+    """
+    app = FastAPI(
+        title="llmgate admin",
+        version=__version__,
+        description="The fleet behind one llmgate gateway.",
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.add_middleware(BrowserGuard, hosts=None if token else hosts)
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+    protected = APIRouter(dependencies=[Depends(require(token))])
+    _add_api(protected, scheduler, clock, wall_clock)
+
+    @protected.get("/metrics", tags=["metrics"], response_class=Response)
+    async def prometheus_metrics(request: Request) -> Response:
+        """Prometheus' text format, or OpenMetrics if asked for."""
+        body, content_type = metrics.render(request.headers.get("accept"))
+        return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
+
+    app.include_router(protected)
+    _add_dashboard(app)
+    return app
+
+
+def _add_api(
+    router: APIRouter, scheduler: Scheduler, clock: Callable[[], float], wall_clock: Callable[[], float]
+) -> None:
+    pool = scheduler.pool
+
+    def known(name: str) -> Endpoint:
+        endpoint = pool.get(name)
+        if endpoint is None:
+            raise HTTPException(404, f"There is no endpoint named `{name[:200]}`.")
+        return endpoint
+
+    def drain(name: str, draining: bool) -> EndpointView:
+        endpoint = known(name)
+        pool.set_draining(endpoint, draining)
+        return EndpointView.of(endpoint, clock())
+
+    @router.get("/api/endpoints", tags=["endpoints"], responses={401: ERRORS[401]})
+    async def list_endpoints(response: Response) -> list[EndpointView]:
+        """Every endpoint with its state and live load, in the order of the configuration."""
+        response.headers["cache-control"] = "no-store"
+        now = clock()
+        return [EndpointView.of(endpoint, now) for endpoint in pool]
+
+    # names may contain slashes: that of a unix socket is its path
+
+    @router.post("/api/endpoints/{name:path}/drain", tags=["endpoints"], responses=ERRORS)
+    async def drain_endpoint(name: str) -> EndpointView:
+        """Send it no new requests; those in flight go on. Has no effect when it is draining already."""
+        return drain(name, True)
+
+    @router.post("/api/endpoints/{name:path}/undrain", tags=["endpoints"], responses=ERRORS)
+    async def undrain_endpoint(name: str) -> EndpointView:
+        """Send it requests again. Has no effect when it is not draining."""
+        return drain(name, False)
+
+    @router.get("/api/decisions", tags=["decisions"], responses={401: ERRORS[401]})
+    async def list_decisions(
+        response: Response, limit: Annotated[int, Query(ge=1, le=1000, description="at most so many")] = 50
+    ) -> list[DecisionView]:
+        """The last routing decisions, newest first, with the costs that explain them."""
+        response.headers["cache-control"] = "no-store"
+        now, unix_now = clock(), wall_clock()
+        return [DecisionView.of(decision, now, unix_now) for decision in islice(reversed(scheduler.decisions), limit)]
+
+
+def _add_dashboard(app: FastAPI) -> None:
+    for path, (body, content_type) in load_assets().items():
+        app.router.add_route(path, _static(body, content_type), methods=["GET"], include_in_schema=False)
+
+
+def _static(body: bytes, content_type: str) -> Callable[[Request], Awaitable[Response]]:
+    headers = {
+        "content-type": content_type,
+        "content-security-policy": CONTENT_SECURITY_POLICY,
+        "cache-control": "no-cache",
+    }
+
+    async def serve(_: Request) -> Response:
+        return Response(body, headers=headers)
+
+    return serve
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return error_response(error.status_code, error.detail, code, dict(error.headers or {}))
+
+
+async def _validation_error(_: Request, error: Exception) -> Response:
+    """Says where and what, without repeating what was sent."""
+    assert isinstance(error, RequestValidationError)
+    problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return error_response(422, problems, "unprocessable_content")
+
+
+async def _unexpected_error(_: Request, error: Exception) -> Response:
+    """The server logs it; the client learns no more than that."""
+    return error_response(500, "The gateway could not do this because of a mistake of its own.", "internal_error")

@@ -1,0 +1,137 @@
+"""What the admin API says, as types: the OpenAPI document is made of these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field
+
+from llmgate.core.health import State
+from llmgate.core.scheduler import Decision
+from llmgate.core.types import Endpoint
+
+
+class InFlight(BaseModel):
+    """What the gateway has sent to the endpoint and not had back."""
+
+    requests: int
+    prefill_tokens: int = Field(description="prompt tokens of requests whose answer has not begun")
+    decode_tokens: int = Field(description="output tokens still expected")
+
+
+class EngineGauges(BaseModel):
+    """The engine's own last reading; null is what it does not report."""
+
+    age_seconds: float
+    fresh: bool = Field(description="false: too old to go by; routing ignores it")
+    running: int | None
+    waiting: int | None = Field(description="requests in the engine's own queue")
+    kv_usage: float | None = Field(description="used part of the KV cache, 0 to 1")
+    kv_capacity_tokens: int | None
+
+
+class EndpointView(BaseModel):
+    name: str
+    url: str
+    engine: str | None = Field(description="null: not detected yet")
+    models: Mapping[str, str] = Field(description="public name to the name that the engine knows")
+    weight: float
+    labels: Mapping[str, str]
+    gpu: str | None
+    state: State
+    reason: str = Field(description="why it is not up; empty when it is")
+    ejected_seconds: float | None = Field(description="time left until an ejected endpoint gets its trial request")
+    draining: bool
+    in_flight: InFlight
+    recent_tokens: float = Field(description="tokens booked lately, fading with a time constant of a minute")
+    gauges: EngineGauges | None = Field(description="null: none was ever read")
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, now: float) -> EndpointView:
+        spec, health, load, metrics = endpoint.spec, endpoint.health, endpoint.load, endpoint.metrics
+        gauges = metrics and EngineGauges(
+            age_seconds=max(now - metrics.at, 0.0),
+            fresh=metrics.fresh(now),
+            running=metrics.running,
+            waiting=metrics.waiting,
+            kv_usage=metrics.kv_usage,
+            kv_capacity_tokens=metrics.kv_capacity_tokens,
+        )
+        return cls(
+            name=spec.name,
+            url=_without_credentials(spec.url),
+            engine=endpoint.engine,
+            models=endpoint.models,
+            weight=spec.weight,
+            labels=spec.labels,
+            gpu=spec.gpu,
+            state=health.state,
+            reason=health.reason,
+            ejected_seconds=max(health.until - now, 0.0) if health.state is State.EJECTED else None,
+            draining=endpoint.draining,
+            in_flight=InFlight(
+                requests=load.requests, prefill_tokens=load.prefill_tokens, decode_tokens=load.decode_tokens
+            ),
+            recent_tokens=load.recent(now),
+            gauges=gauges,
+        )
+
+
+class CandidateView(BaseModel):
+    endpoint: str
+    cost: float | None = Field(description="in the policy's own unit, the lowest wins; null: not finite")
+    cached_tokens: int = Field(description="leading prompt tokens that it is thought to hold")
+
+
+class DecisionView(BaseModel):
+    request_id: str
+    time: float = Field(description="Unix time, seconds")
+    age_seconds: float
+    model: str
+    prompt_tokens: int
+    endpoint: str = Field(description="the chosen one")
+    cached_tokens: int = Field(description="of the chosen one")
+    tied: int = Field(description="how many candidates shared the lowest cost")
+    candidates: list[CandidateView] = Field(description="the chosen one first, then by cost")
+
+    @classmethod
+    def of(cls, decision: Decision, now: float, unix_now: float) -> DecisionView:
+        age = max(now - decision.at, 0.0)
+        considered = decision.candidates
+        aligned = zip(considered.endpoints, decision.costs, considered.cached_tokens, strict=True)
+        order = sorted(aligned, key=lambda each: (each[0] is not decision.endpoint, each[1]))
+        return cls(
+            request_id=decision.request_id,
+            time=unix_now - age,
+            age_seconds=age,
+            model=decision.model,
+            prompt_tokens=decision.prompt_tokens,
+            endpoint=decision.endpoint.name,
+            cached_tokens=decision.cached_tokens,
+            tied=decision.tied,
+            candidates=[
+                CandidateView(endpoint=e.name, cost=cost if math.isfinite(cost) else None, cached_tokens=cached)
+                for e, cost, cached in order
+            ],
+        )
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorView(BaseModel):
+    """OpenAI's error envelope."""
+
+    error: ErrorDetail
+
+
+def _without_credentials(url: str) -> str:
+    """Configuration refuses them; a URL that came from elsewhere may still carry some."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url

@@ -1,0 +1,92 @@
+"""uvicorn, as the gateway uses it: one listening socket, no signal handling of its own, a drain with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle client connection is kept: nginx's keepalive_timeout."""
+BACKLOG = 4096
+
+
+class PortInUse(OSError):
+    pass
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises PortInUse, or OSError with a sentence in it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == 98:  # EADDRINUSE
+            raise PortInUse(f"{host}:{port} is in use by another program: choose another port") from None
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """Serves one application on one socket until `stop`."""
+
+    def __init__(self, app: Any, listener: socket.socket, *, drain: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=drain,  # type: ignore[arg-type]  # a float will do: it goes to asyncio.wait_for
+                backlog=BACKLOG,
+            )
+        )
+        self._listener = listener
+
+    async def run_until_stopped(self) -> None:
+        """Returns when everything in flight has ended, or was cancelled at the deadline and has then ended."""
+        await self.serve(sockets=[self._listener])
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=5.0)
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    def stop_now(self) -> None:
+        """Do not wait for what is in flight."""
+        self.should_exit = True
+        self.config.timeout_graceful_shutdown = 0
+        self.force_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield  # the runtime handles them, for two servers at once
+
+
+class _KnownEndings(logging.Filter):
+    """An engine that breaks off a plain answer is not an error of the application, as uvicorn takes it for."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "ASGI callable returned without completing response."
+
+
+def quiet_uvicorn() -> None:
+    log = logging.getLogger("uvicorn.error")
+    log.setLevel(logging.WARNING)
+    log.addFilter(_KnownEndings())

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmgate.core.protocols import Candidates, Router
+from llmgate.core.types import Endpoint, InferenceRequest
+
+LAST_RESORT = 1e12
+"""Added to the cost of an endpoint that should be used only when all are like it; far above any token count."""
+
+
+@dataclass
+class TokenAware(Router):
+    """Fewest outstanding tokens for the endpoint's weight, counting this request's.
+
+    Outstanding are the prompt tokens not yet prefilled and the output tokens still expected of all requests in flight.
+    An endpoint whose fresh KV-cache usage is above `kv_limit` (a share, 0..1) comes last: one more request there would
+    make the engine preempt others.
+    """
+
+    kv_limit: float = 0.9
+    tie_margin: float = 0.02  # estimates are no better than this
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.kv_limit <= 1.0:
+            raise ValueError(f"kv_limit must be above 0 and at most 1, not {self.kv_limit}")
+        if not 0.0 <= self.tie_margin <= 1.0:
+            raise ValueError(f"tie_margin must be between 0 and 1, not {self.tie_margin}")
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        own, now = request.tokens, candidates.now
+        return [
+            (endpoint.load.tokens + own) / endpoint.weight + (LAST_RESORT if self._full(endpoint, now) else 0.0)
+            for endpoint in candidates.endpoints
+        ]
+
+    def _full(self, endpoint: Endpoint, now: float) -> bool:
+        metrics = endpoint.metrics
+        return (
+            metrics is not None
+            and metrics.kv_usage is not None
+            and metrics.kv_usage > self.kv_limit
+            and metrics.fresh(now)
+        )

@@ -1,0 +1,207 @@
+"""What the gateway counts, for Prometheus. One `Metrics` a gateway; it is only touched on the event loop."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_format
+
+from llmgate import __version__
+from llmgate.core.pool import EndpointPool
+from llmgate.core.types import Usage
+from llmgate.telemetry import exposition
+from llmgate.telemetry.endpoints import EndpointCollector
+from llmgate.telemetry.histogram import Histogram, Shape
+
+DURATION = Shape(
+    "llmgate_request_duration_seconds",
+    "From the arrival of a request to the last byte of its answer.",
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600),
+)
+TTFT = Shape(
+    "llmgate_time_to_first_token_seconds",
+    "From the arrival of a request to the first byte of its answer, streamed answers only.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 1.5, 2.5, 5, 10, 20, 40, 60, 120),
+)
+ITL = Shape(
+    "llmgate_inter_token_latency_seconds",
+    "Mean time between tokens of a streamed answer, observed once at its end: (duration - TTFT) / (tokens - 1).",
+    (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1, 2),
+)
+OVERHEAD = Shape(
+    "llmgate_gateway_overhead_seconds",
+    "What the gateway itself took to read, route and send on a request.",
+    (1e-5, 2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 7e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1),
+)
+ESTIMATE = Shape(
+    "llmgate_estimate_error_ratio",
+    "Estimated prompt tokens / the engine's own count: 1 is exact, above 1 too high.",
+    (0.25, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1, 1.25, 1.5, 2, 4),
+)
+
+
+class _Series:
+    """Everything that is counted of one model on one endpoint."""
+
+    __slots__ = ("cached", "codes", "completion", "duration", "estimate", "itl", "labels", "overhead", "prompt", "ttft")
+
+    def __init__(self, model: str, endpoint: str, estimate: Histogram) -> None:
+        self.labels = exposition.labels(model=model, endpoint=endpoint)
+        self.codes: dict[int, int] = {}
+        self.prompt = 0
+        self.cached: int | None = None
+        self.completion = 0
+        self.duration = Histogram(DURATION)
+        self.ttft = Histogram(TTFT)
+        self.itl = Histogram(ITL)
+        self.overhead = Histogram(OVERHEAD)
+        self.estimate = estimate  # the model's, shared by its endpoints
+
+
+class Metrics:
+    """Counters and histograms of requests, and a registry of its own for everything else.
+
+    Label values must come from configuration and engines, never from clients: `model` is a resolved name, `endpoint` a
+    member of the pool, `reason` one of the caller's constants.
+    """
+
+    def __init__(self, pool: EndpointPool, clock: Callable[[], float]) -> None:
+        """`clock` is the monotonic clock, in seconds, that the pool's readings are stamped with."""
+        self._pool = pool
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._estimates: dict[str, Histogram] = {}
+        self._retries: Counter[tuple[str, str]] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self.registry = CollectorRegistry()
+        self.registry.register(EndpointCollector(pool, clock))
+        build = Info("llmgate_build", "The running version.", registry=self.registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    # The hot path
+
+    def request_ended(
+        self,
+        model: str,
+        endpoint: str,
+        status: int,
+        *,
+        stream: bool,
+        duration: float,
+        ttft: float | None = None,
+        overhead: float | None = None,
+        usage: Usage | None = None,
+        estimated_prompt_tokens: int | None = None,
+    ) -> None:
+        """One request is over, however it ended; `endpoint` is the last one tried, times are seconds.
+
+        What is None is not counted. `estimated_prompt_tokens` is None when the prompt was counted exactly.
+        """
+        series = self._series.get((model, endpoint))
+        if series is None:
+            series = self._begin(model, endpoint)
+        series.codes[status] = series.codes.get(status, 0) + 1
+        series.duration.observe(duration)
+        if overhead is not None:
+            series.overhead.observe(overhead)
+        if stream and ttft is not None:
+            series.ttft.observe(ttft)
+        if usage is None:
+            return
+        series.prompt += usage.prompt_tokens
+        series.completion += usage.completion_tokens
+        if usage.cached_tokens is not None:
+            series.cached = (series.cached or 0) + usage.cached_tokens
+        if stream and ttft is not None and usage.completion_tokens > 1:
+            series.itl.observe((duration - ttft) / (usage.completion_tokens - 1))
+        if estimated_prompt_tokens is not None and usage.prompt_tokens and not usage.counted:
+            series.estimate.observe(estimated_prompt_tokens / usage.prompt_tokens)
+
+    def retried(self, endpoint: str, reason: str) -> None:
+        """An attempt on `endpoint` failed for `reason`, and the request goes on to another."""
+        self._retries[endpoint, reason] += 1
+
+    def rejected(self, reason: str) -> None:
+        """A request was answered by the gateway itself without reaching an endpoint."""
+        self._rejected[reason] += 1
+
+    # Scrapes and membership
+
+    def forget(self, endpoint: str) -> None:
+        """Drop all series of an endpoint that has left the pool; a namesake added later starts at zero."""
+        self._series = {key: series for key, series in self._series.items() if key[1] != endpoint}
+        self._retries = Counter({key: count for key, count in self._retries.items() if key[0] != endpoint})
+        models = {model for model, _ in self._series}
+        self._estimates = {model: histogram for model, histogram in self._estimates.items() if model in models}
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The body of a scrape and its content type: OpenMetrics 1.0 if `accept` names it, else the text format."""
+        self._forget_stragglers()
+        openmetrics = "application/openmetrics-text" in (accept or "")
+        own = "".join(self._lines(openmetrics)).encode()
+        if not openmetrics:
+            return own + generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+        return own + openmetrics_format.generate_latest(self.registry), openmetrics_format.CONTENT_TYPE_LATEST
+
+    def _begin(self, model: str, endpoint: str) -> _Series:
+        estimate = self._estimates.setdefault(model, Histogram(ESTIMATE))
+        series = self._series[model, endpoint] = _Series(model, endpoint, estimate)
+        return series
+
+    def _forget_stragglers(self) -> None:
+        """A request that outlives its endpoint's removal brings the series back at its end."""
+        counted = {endpoint for _, endpoint in self._series} | {endpoint for endpoint, _ in self._retries}
+        for endpoint in counted:
+            if self._pool.get(endpoint) is None:
+                self.forget(endpoint)
+
+    def _lines(self, openmetrics: bool) -> Iterator[str]:
+        everything = self._series.values()
+
+        name = "llmgate_requests_total"
+        yield exposition.header(
+            name, "counter", "Requests that reached an endpoint, by the status of the answer.", openmetrics=openmetrics
+        )
+        for series in everything:
+            for code, count in series.codes.items():
+                yield f'{name}{{{series.labels},code="{code}"}} {count}\n'
+
+        for shape, histograms in (
+            (DURATION, [(series.labels, series.duration) for series in everything]),
+            (TTFT, [(series.labels, series.ttft) for series in everything]),
+            (ITL, [(series.labels, series.itl) for series in everything]),
+            (OVERHEAD, [(series.labels, series.overhead) for series in everything]),
+            (ESTIMATE, [(exposition.labels(model=model), own) for model, own in self._estimates.items()]),
+        ):
+            yield exposition.header(shape.name, "histogram", shape.help, openmetrics=openmetrics)
+            for labels, histogram in histograms:
+                yield from histogram.lines(labels)
+
+        name = "llmgate_tokens_total"
+        yield exposition.header(
+            name, "counter", "Tokens of finished requests; cached ones are a part of prompt.", openmetrics=openmetrics
+        )
+        for series in everything:
+            for kind, tokens in (("prompt", series.prompt), ("cached", series.cached), ("completion", series.completion)):
+                if tokens is not None:
+                    yield f'{name}{{{series.labels},kind="{kind}"}} {tokens}\n'
+
+        name = "llmgate_retries_total"
+        yield exposition.header(
+            name, "counter", "Attempts that failed and were tried again elsewhere.", openmetrics=openmetrics
+        )
+        for (endpoint, reason), count in self._retries.items():
+            yield f"{name}{{{exposition.labels(endpoint=endpoint, reason=reason)}}} {count}\n"
+
+        name = "llmgate_rejected_total"
+        yield exposition.header(
+            name, "counter", "Requests that the gateway answered itself, by reason.", openmetrics=openmetrics
+        )
+        for reason, count in self._rejected.items():
+            yield f"{name}{{{exposition.labels(reason=reason)}}} {count}\n"

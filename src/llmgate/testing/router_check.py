@@ -1,0 +1,84 @@
+"""A check that a router of one's own keeps the scheduler's contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+
+from llmgate.core.health import Health
+from llmgate.core.protocols import Candidates, Router
+from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec, InferenceRequest, Kind
+
+ROUNDS = 200
+
+
+def check_router(make: Callable[[], Router], *, seed: int = 0) -> None:
+    """Put routers made by `make` through random situations; AssertionError says which rule was broken.
+
+    The rules: one finite cost for each candidate, from 1 endpoint to 64, with and without metrics; the same history
+    gives the same costs; the order of the candidates does not matter; nothing that it was given is changed; an
+    endpoint may leave at any time.
+    """
+    router, twin, mirrored = make(), make(), make()
+    random = Random(seed)
+    endpoints = [_endpoint(slot, random) for slot in range(64)]
+    now = 0.0
+    for number in range(ROUNDS):
+        now += random.random()
+        chosen = random.sample(endpoints, random.choice([1, 2, 8, 64]))
+        cached = [random.choice([0, 0, random.randrange(2000)]) for _ in chosen]
+        request = _request(number, random)
+        candidates = Candidates(tuple(chosen), tuple(cached), now)
+        before = [_state(endpoint) for endpoint in chosen]
+        costs = router.score(request, candidates)
+        assert len(costs) == len(chosen), f"{len(costs)} costs for {len(chosen)} candidates"
+        assert all(math.isfinite(cost) for cost in costs), f"a cost is not finite: {list(costs)}"
+        assert [_state(endpoint) for endpoint in chosen] == before, "score() changed an endpoint"
+        assert list(twin.score(request, candidates)) == list(costs), "the same history gave other costs"
+        backwards = Candidates(tuple(reversed(chosen)), tuple(reversed(cached)), now)
+        assert _close(mirrored.score(request, backwards), list(reversed(costs))), "the order of candidates matters"
+        winner = min(zip(costs, chosen, strict=True), key=lambda pair: (pair[0], pair[1].slot))[1]
+        for each in (router, twin, mirrored):
+            each.booked(request, winner, now)
+        if random.random() < 0.05:
+            for each in (router, twin, mirrored):
+                each.removed(winner)
+
+
+def _close(left: Sequence[float], right: Sequence[float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in zip(left, right, strict=True))
+
+
+def _state(endpoint: Endpoint) -> tuple[object, ...]:
+    load = endpoint.load
+    return (load.requests, load.tokens, load.recent(0.0), endpoint.metrics, endpoint.draining, endpoint.health.state)
+
+
+def _endpoint(slot: int, random: Random) -> Endpoint:
+    spec = EndpointSpec(f"engine-{slot}", f"http://engine-{slot}:8000", weight=random.choice([0.5, 1.0, 2.5]))
+    endpoint = Endpoint(spec, slot, Health())
+    endpoint.models = {"m": "m"}
+    if random.random() < 0.5:
+        endpoint.metrics = EndpointMetrics(
+            at=random.random() * 60,
+            running=random.choice([None, random.randrange(64)]),
+            waiting=random.choice([None, random.randrange(64)]),
+            kv_usage=random.choice([None, random.random()]),
+            kv_capacity_tokens=random.choice([None, random.randrange(1000, 1_000_000)]),
+        )
+    endpoint.load.requests = random.randrange(10)
+    endpoint.load.prefill_tokens = random.randrange(10_000)
+    endpoint.load.decode_tokens = random.randrange(10_000)
+    return endpoint
+
+
+def _request(number: int, random: Random) -> InferenceRequest:
+    return InferenceRequest(
+        id=f"request-{number}",
+        kind=Kind.CHAT,
+        model="m",
+        stream=random.random() < 0.5,
+        prompt_tokens=random.randrange(1, 20_000),
+        expected_output_tokens=random.randrange(0, 2000),
+    )

@@ -1,0 +1,121 @@
+"""An engine's metrics page → EndpointMetrics. Pure; the names that count are in engines.py.
+
+Pages are read each second, for every endpoint, on the event loop that carries the traffic, and vLLM's has 600 lines:
+so one regular expression looks for the few names that are wanted and skips the rest. PLACEHOLDER
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmgate.core.types import EndpointMetrics
+from llmgate.wire.engines import ENGINES, EngineKind, Reading, product
+
+MAX_PAGE = 8 * 1024 * 1024
+"""Bytes. Larger pages are refused: vLLM's has 50 kB, and grows with its ranks and models."""
+
+
+class PageTooLarge(ValueError):
+    """A metrics page over MAX_PAGE bytes."""
+
+
+_Rank = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    rank: _Rank
+    labels: Mapping[bytes, bytes]
+    value: float | None  # None: not a finite number ≥ 0
+
+
+def parse_metrics(engine: str, page: bytes, at: float) -> EndpointMetrics:
+    """Read the gauges that `engine` (a key of ENGINES) is known to have; `at` is when the page was asked for.
+
+    What is missing, or is no finite number, is None. Queues and capacity are summed over data-parallel ranks; KV usage
+    is that of the worst rank. Raises PageTooLarge.
+    """
+    if len(page) > MAX_PAGE:
+        raise PageTooLarge(f"the metrics page has {len(page)} bytes, over the limit of {MAX_PAGE}")
+    kind = ENGINES[engine]
+    samples = _samples(_WANTED[engine], page)
+    return EndpointMetrics(
+        at,
+        running=_total(_first(kind.running, samples)),
+        waiting=_total(_first(kind.waiting, samples)),
+        kv_usage=_worst_ratio(_first(kind.kv_usage, samples)),
+        kv_capacity_tokens=next((tokens for source in kind.capacity if (tokens := _capacity(source, samples))), None),
+    )
+
+
+def _wanted(kind: EngineKind) -> re.Pattern[bytes]:
+    """A line with a wanted name: the name, its labels (in quotes they may hold anything), the value.
+
+    The newline is matched as a character, not as `^`: the search for it is three times as fast.
+    """
+    names = {*kind.running, *kind.waiting, *kind.kv_usage, *(part.metric for source in kind.capacity for part in source)}
+    alternatives = "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+    return re.compile(rf'\n({alternatives})(?:\{{((?:[^"}}\n]|"(?:[^"\\\n]|\\.)*+")*+)\}})?[ \t]+(\S+)'.encode())
+
+
+_WANTED = {engine: _wanted(kind) for engine, kind in ENGINES.items()}
+_LABEL = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\\n]|\\.)*+)"')
+
+
+def _samples(wanted: re.Pattern[bytes], page: bytes) -> Mapping[str, list[_Sample]]:
+    samples: dict[str, list[_Sample]] = defaultdict(list)
+    for name, labels, value in wanted.findall(b"\n" + page):
+        pairs: dict[bytes, bytes] = dict(_LABEL.findall(labels))
+        rank = (pairs.get(b"engine", b""), pairs.get(b"dp_rank", b""))  # vLLM's label, SGLang's label
+        samples[name.decode()].append(_Sample(rank, pairs, _number(value)))
+    return samples
+
+
+def _first(names: Sequence[str], samples: Mapping[str, list[_Sample]]) -> list[_Sample]:
+    return next((samples[name] for name in names if name in samples), [])
+
+
+def _total(samples: Sequence[_Sample]) -> int | None:
+    """Sum over ranks of the largest value within each.
+
+    Within a rank there may be several series of one thing, not parts of it: SGLang's total under `priority=""` beside
+    the series of each priority, and copies by each tensor-parallel process.
+    """
+    ranks: dict[_Rank, float] = {}
+    for sample in samples:
+        if sample.value is None:
+            return None  # a rank of unknown pressure must not look idle
+        ranks[sample.rank] = max(sample.value, ranks.get(sample.rank, 0.0))
+    return int(sum(ranks.values())) if ranks else None
+
+
+def _worst_ratio(samples: Sequence[_Sample]) -> float | None:
+    values = [sample.value for sample in samples]
+    known = [value for value in values if value is not None and value <= 1.0]
+    return max(known) if known and len(known) == len(values) else None
+
+
+def _capacity(source: tuple[Reading, ...], samples: Mapping[str, list[_Sample]]) -> int | None:
+    by_rank: dict[_Rank, dict[Reading, float | None]] = defaultdict(dict)
+    for reading in source:
+        for sample in samples.get(reading.metric, ()):
+            value = sample.value if reading.label is None else _number(sample.labels.get(reading.label.encode(), b""))
+            by_rank[sample.rank][reading] = value
+    ranks = [product(*(_whole(values.get(reading)) for reading in source)) for values in by_rank.values()]
+    return sum(tokens for tokens in ranks if tokens) if ranks and all(ranks) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _number(text: bytes) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:  # "None", or garbage
+        return None
+    return value if math.isfinite(value) and value >= 0 else None

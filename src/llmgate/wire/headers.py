@@ -1,0 +1,109 @@
+"""Which header fields pass, in either direction. Names are lower case, as ASGI and the upstream clients give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+Header = tuple[bytes, bytes]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"alt-svc",
+        b"http2-settings",
+    }
+)
+"""RFC 9110 section 7.6.1, and those that only make sense on one connection."""
+
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
+
+DROPPED_FROM_REQUEST = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"accept-encoding",  # the stream is read on its way: identity is asked for
+    b"x-request-id",  # sent anew
+    b"x-session-id",
+    b"x-gateway-destination-endpoint",
+    b"x-vllm-priority",  # engines obey these; a client must not steer them past the gateway
+    b"x-data-parallel-rank",
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+}
+
+DROPPED_FROM_RESPONSE = HOP_BY_HOP | {
+    b"server",
+    b"date",  # the gateway's own
+    b"set-cookie",
+    b"x-request-id",
+    b"access-control-allow-origin",  # the gateway is the origin that browsers see
+    b"access-control-allow-credentials",
+    b"access-control-allow-headers",
+    b"access-control-allow-methods",
+    b"access-control-expose-headers",
+    b"access-control-max-age",
+}
+
+GATEWAY_PREFIX = b"x-llmgate-"
+REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+
+def request_headers(
+    incoming: Iterable[Header], request_id: bytes, credentials: Iterable[Header] | None
+) -> list[Header]:
+    """What goes to the engine. `credentials` replaces the client's own; None lets the client's pass."""
+    dropped = DROPPED_FROM_REQUEST
+    headers = []
+    listed = b""
+    for name, value in incoming:
+        if name in dropped or name.startswith(GATEWAY_PREFIX):
+            if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+                listed += b"," + value
+            continue
+        if credentials is not None and name in CREDENTIALS:
+            continue
+        headers.append((name, value))
+    if listed:
+        named = {token.strip().lower() for token in listed.split(b",")}
+        headers = [(name, value) for name, value in headers if name not in named]
+    if credentials is not None:
+        headers.extend(credentials)
+    headers.append((b"x-request-id", request_id))
+    return headers
+
+
+def response_headers(incoming: Iterable[Header], own: list[Header]) -> list[Header]:
+    """What goes to the client: `own` first, then the engine's, less what belongs to its connection or to us."""
+    headers = own.copy()
+    listed = b""
+    for name, value in incoming:
+        if name in DROPPED_FROM_RESPONSE or name.startswith(GATEWAY_PREFIX):
+            if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+                listed += b"," + value
+            continue
+        headers.append((name, value))
+    if listed:
+        # content-type and content-length frame the body: an engine cannot have them dropped
+        named = {token.strip().lower() for token in listed.split(b",")} - {b"content-length", b"content-type"}
+        headers = headers[: len(own)] + [pair for pair in headers[len(own) :] if pair[0] not in named]
+    return headers
+
+
+def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None
