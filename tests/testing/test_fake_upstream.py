@@ -78,12 +78,14 @@ async def test_what_a_handler_raises_is_raised_at_the_end() -> None:
     async def broken(_: ReceivedRequest) -> None:
         raise ZeroDivisionError
 
+    up = FakeUpstream(broken)
+    await up.start()
+    _, writer = await connect(up)
+    writer.write(REQUEST)
+    await up.request()
     with pytest.raises(ZeroDivisionError):
-        async with FakeUpstream(broken) as up:
-            _, writer = await connect(up)
-            writer.write(REQUEST)
-            await up.request()
-            writer.close()
+        await up.stop()
+    writer.close()
 
 
 async def test_the_closing_of_connections_can_be_waited_for() -> None:
@@ -103,7 +105,7 @@ async def test_the_closing_of_connections_can_be_waited_for() -> None:
 
 async def test_waiting_in_vain_fails_and_says_for_what() -> None:
     async with FakeUpstream(patience=0.01) as up:
-        with pytest.raises(AssertionError, match="no .*request came"):
+        with pytest.raises(AssertionError, match=r"no .*request came"):
             await up.request()
         with pytest.raises(AssertionError, match="closed fewer than 1"):
             await up.closed()

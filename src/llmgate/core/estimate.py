@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 SAMPLE_BYTES = 3072  # a longer prompt is sampled
 _SLICE = 128  # bytes of one slice of the sample: 24 of them, long enough to keep words and runs whole
-_ESCAPED_SLICE = 512  # fewer and longer where \uXXXX prevails: each cut spoils one escape
+_ESCAPED_SLICE = 256  # fewer and longer where \uXXXX prevails: each cut spoils one escape
 
 _LOWER = bytes(range(ord("a"), ord("z") + 1))
 _UPPER = _LOWER.upper()
@@ -158,7 +158,8 @@ class PromptEstimator:
         if classes.token_ids:
             return classes.token_ids
         x = _regressors(classes)
-        return max(1, round(self._guess(x, _prior(x))))
+        tokens: float = sum(map(mul, self._coefficients, x))
+        return max(1, round(_within_band(tokens, _prior(x))))
 
     def learn(self, classes: ByteClasses, prompt_tokens: int) -> None:
         """Correct by what the engine counted (`usage.prompt_tokens`). Never raises; impossible counts are ignored, and
@@ -169,12 +170,13 @@ class PromptEstimator:
         prior = _prior(x)
         if not prior / (2 * _BAND) <= prompt_tokens <= 2 * _BAND * prior + 2 * _TEMPLATE:
             return
-        guess = self._guess(x, prior)
+        tokens: float = sum(map(mul, self._coefficients, x))
+        guess = _within_band(tokens, prior)
         x = [value / guess for value in x]  # from here on everything is relative to the guess
         spread = [sum(map(mul, row, x)) for row in self._covariance]
         variance = sum(map(mul, spread, x)) + _NOISE
         limit = _CLIP * sqrt(variance)
-        error = min(max(prompt_tokens / guess - sum(map(mul, self._coefficients, x)), -limit), limit)
+        error = min(max((prompt_tokens - tokens) / guess, -limit), limit)
         gain = [value / variance for value in spread]
         self._coefficients = [
             max(c + g * error, least) for c, g, least in zip(self._coefficients, gain, _LEAST, strict=True)
@@ -192,10 +194,6 @@ class PromptEstimator:
             row[:] = [keep * cell for cell in row]
             row[i] += (1.0 - keep) * _VARIANCE[i]
 
-    def _guess(self, x: list[float], prior: float) -> float:
-        guess: float = sum(map(mul, self._coefficients, x))
-        return min(max(guess, prior / _BAND), prior * _BAND + _TEMPLATE)
-
 
 def _regressors(classes: ByteClasses) -> list[float]:
     # what is not a chat has no template, so the constant belongs to chats only
@@ -205,6 +203,10 @@ def _regressors(classes: ByteClasses) -> list[float]:
 def _prior(x: list[float]) -> float:
     tokens: float = sum(map(mul, _PRIOR, x))
     return max(tokens, 1.0)
+
+
+def _within_band(tokens: float, prior: float) -> float:
+    return min(max(tokens, prior / _BAND), prior * _BAND + _TEMPLATE)
 
 
 # Output tokens -----------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""HTTP to the engines: the contract (`base`), the client on the data path (`native`), the reference (`httpx_client`)."""
+"""HTTP to the engines: the contract (base), the client on the data path (native), the reference (httpx_client)."""

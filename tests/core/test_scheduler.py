@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
+from llmgate.core.health import State
+from llmgate.core.pool import EndpointPool
+from llmgate.core.protocols import Candidates, Router
+from llmgate.core.scheduler import Scheduler
+from llmgate.core.types import InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from tests.core.make import pool, request
+
+
+class Fixed(Router):
+    """Costs by endpoint name; everything else is a tie at 0."""
+
+    def __init__(self, **costs: float) -> None:
+        self.costs = costs
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        return [self.costs.get(each.name, 0.0) for each in candidates.endpoints]
+
+
+def serve(scheduler: Scheduler, asked: InferenceRequest, now: float = 0.0) -> str:
+    decision = scheduler.schedule(asked, now)
+    scheduler.settle(scheduler.book(asked, decision, now), TerminationCause.COMPLETED, now)
+    return decision.endpoint.name
+
+
+def test_the_lowest_cost_wins() -> None:
+    scheduler = Scheduler(pool(3), Fixed(e0=3.0, e1=1.0, e2=2.0))
+    decision = scheduler.schedule(request(), 0.0)
+    assert decision.endpoint.name == "e1"
+    assert [each.name for each in decision.ranking()] == ["e1", "e2", "e0"]
+
+
+def test_endpoints_already_tried_are_not_chosen_again() -> None:
+    scheduler = Scheduler(pool(2), Fixed(e0=1.0, e1=2.0))
+    first = scheduler.schedule(request(), 0.0).endpoint
+    assert scheduler.schedule(request(), 0.0, [first]).endpoint.name == "e1"
+    with pytest.raises(NoReadyEndpoint):
+        scheduler.schedule(request(), 0.0, list(scheduler.pool))
+
+
+def test_ties_go_to_the_fewest_recently_booked_tokens() -> None:
+    scheduler = Scheduler(pool(3), Fixed())
+    big = serve(scheduler, request(10_000))
+    assert big not in [serve(scheduler, request(10)) for _ in range(50)]
+
+
+def test_ties_among_the_unused_are_drawn_and_not_by_position() -> None:
+    firsts = Counter(serve(Scheduler(pool(4), Fixed(), seed=seed), request()) for seed in range(400))
+    assert set(firsts) == {"e0", "e1", "e2", "e3"}
+    assert min(firsts.values()) > 60
+
+
+def test_the_same_seed_gives_the_same_decisions() -> None:
+    def run(seed: int) -> list[str]:
+        scheduler = Scheduler(pool(4), Fixed(), seed=seed)
+        return [serve(scheduler, request(), float(number)) for number in range(50)]
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_near_ties_count_as_ties_within_the_policys_margin() -> None:
+    router = Fixed(e0=1000.0, e1=1010.0, e2=1100.0)
+    router.tie_margin = 0.02
+    scheduler = Scheduler(pool(3), router)
+    assert {serve(scheduler, request(), float(number)) for number in range(20)} == {"e0", "e1"}
+
+
+def test_a_settled_charge_leaves_nothing_behind() -> None:
+    scheduler = Scheduler(pool(2), Fixed())
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    assert charge.endpoint.load.requests == 1
+    assert scheduler.settle(charge, TerminationCause.CLIENT_GONE, 1.0)
+    assert not scheduler.settle(charge, TerminationCause.COMPLETED, 1.0)
+    assert charge.endpoint.load.requests == charge.endpoint.load.tokens == scheduler.ledger.open_charges == 0
+
+
+def test_a_half_open_endpoint_is_given_one_request_and_judged_by_it() -> None:
+    scheduler = Scheduler(pool(2), Fixed(e0=0.0, e1=1.0))
+    sick = scheduler.pool.get("e0")
+    assert sick is not None
+    for _ in range(3):
+        asked = request()
+        charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+        scheduler.settle(charge, TerminationCause.UPSTREAM_ERROR, 0.0, verdict=Verdict.BAD)
+    assert sick.health.state is State.EJECTED
+    asked = request()
+    trial = scheduler.book(asked, scheduler.schedule(asked, 31.0), 31.0)
+    assert trial.endpoint is sick
+    assert scheduler.schedule(request(), 31.0).endpoint.name == "e1"
+    scheduler.settle(trial, TerminationCause.COMPLETED, 32.0, verdict=Verdict.GOOD)
+    assert sick.health.state is State.UP
+
+
+def test_unknown_models_and_unready_ones_are_told_apart() -> None:
+    scheduler = Scheduler(pool(1), Fixed())
+    assert scheduler.admit("m", 0.0) == "m"
+    with pytest.raises(ModelNotFound):
+        scheduler.admit("other", 0.0)
+    scheduler.pool.set_draining(next(iter(scheduler.pool)), True)
+    with pytest.raises(NoReadyEndpoint, match="`m`"):
+        scheduler.admit("m", 0.0)
+    with pytest.raises(NoReadyEndpoint, match="No endpoint has come up"):
+        Scheduler(EndpointPool(), Fixed()).admit("anything", 0.0)
+
+
+def test_the_output_expectation_is_learnt_from_completed_answers_only() -> None:
+    scheduler = Scheduler(pool(1), Fixed())
+    assert scheduler.expect_output("m", Kind.CHAT, None) == 1024
+    assert scheduler.expect_output("m", Kind.CHAT, 300) == 300
+    assert scheduler.expect_output("m", Kind.EMBEDDING, None) == 0
+    for cause in (TerminationCause.CLIENT_GONE, *[TerminationCause.COMPLETED] * 60):
+        asked = request()
+        charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+        usage = Usage(100, 9000 if cause is TerminationCause.CLIENT_GONE else 40)
+        scheduler.settle(charge, cause, 0.0, verdict=Verdict.GOOD, usage=usage)
+    assert 30 <= scheduler.expect_output("m", Kind.CHAT, None) <= 60
+
+
+def test_a_removed_endpoint_is_forgotten_everywhere() -> None:
+    class Prefixed(Fixed):
+        needs_prefix = True
+
+    scheduler = Scheduler(pool(2), Prefixed(e0=0.0, e1=1.0))
+    asked = request(prefix=(1, 2, 3), size=384)
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    assert scheduler.schedule(asked, 0.0).cached_tokens == 100
+    scheduler.remove("e0")
+    assert scheduler.schedule(asked, 0.0).candidates.cached_tokens == [0]
+    assert scheduler.settle(charge, TerminationCause.COMPLETED, 1.0), "its open charge still settles"
+    assert scheduler.ledger.open_charges == 0
+
+
+def test_decisions_are_kept_bounded() -> None:
+    scheduler = Scheduler(pool(1), Fixed(), keep_decisions=5)
+    for _ in range(20):
+        serve(scheduler, request())
+    assert len(scheduler.decisions) == 5

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from llmgate.wire.headers import find, request_headers, response_headers
+
+ID = b"abc"
+
+
+def names(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
+    return {name for name, _ in headers}
+
+
+def test_what_belongs_to_one_connection_stays_there() -> None:
+    incoming = [
+        (b"connection", b"keep-alive, X-Private"),
+        (b"x-private", b"1"),
+        (b"te", b"trailers"),
+        (b"upgrade", b"h2c"),
+        (b"transfer-encoding", b"chunked"),
+        (b"content-type", b"application/json"),
+    ]
+    assert request_headers(incoming, ID, ()) == [(b"content-type", b"application/json"), (b"x-request-id", ID)]
+
+
+def test_the_gateways_own_headers_are_consumed() -> None:
+    incoming = [
+        (b"x-llmgate-priority", b"9"),
+        (b"x-session-id", b"s"),
+        (b"x-gateway-destination-endpoint", b"10.0.0.1:80"),
+        (b"x-vllm-priority", b"0"),
+        (b"x-data-parallel-rank", b"1"),
+        (b"x-forwarded-for", b"1.2.3.4"),
+        (b"host", b"evil"),
+        (b"traceparent", b"00-1"),
+    ]
+    assert names(request_headers(incoming, ID, ())) == {b"traceparent", b"x-request-id"}
+
+
+def test_the_clients_key_is_replaced_dropped_or_passed() -> None:
+    incoming = [(b"authorization", b"Bearer client"), (b"x-api-key", b"client"), (b"cookie", b"c")]
+    assert names(request_headers(incoming, ID, ())) == {b"x-request-id"}
+    ours = request_headers(incoming, ID, ((b"authorization", b"Bearer engine"),))
+    assert find(ours, b"authorization") == b"Bearer engine"
+    assert find(ours, b"x-api-key") is None
+    assert find(request_headers(incoming, ID, None), b"authorization") == b"Bearer client"
+
+
+def test_connection_cannot_remove_our_own_headers() -> None:
+    incoming = [(b"connection", b"authorization, x-request-id")]
+    sent = request_headers(incoming, ID, ((b"authorization", b"Bearer engine"),))
+    assert sent == [(b"authorization", b"Bearer engine"), (b"x-request-id", ID)]
+
+
+def test_the_engines_answer_keeps_what_is_the_clients() -> None:
+    own = [(b"x-request-id", ID), (b"x-llmgate-endpoint", b"e")]
+    incoming = [
+        (b"server", b"llama.cpp"),
+        (b"set-cookie", b"a=b"),
+        (b"x-request-id", b"theirs"),
+        (b"x-llmgate-endpoint", b"forged"),
+        (b"connection", b"close, x-hidden, content-type"),
+        (b"x-hidden", b"1"),
+        (b"keep-alive", b"timeout=5"),
+        (b"content-type", b"text/event-stream"),
+        (b"content-length", b"12"),
+        (b"openai-processing-ms", b"5"),
+    ]
+    assert response_headers(incoming, own) == [
+        *own,
+        (b"content-type", b"text/event-stream"),
+        (b"content-length", b"12"),
+        (b"openai-processing-ms", b"5"),
+    ]

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmgate.core.errors import BadRequest, ModelNotFound
+from llmgate.core.types import Kind
+from llmgate.wire.openai import error_body, error_event, parse_body, replace_model
+
+
+def test_the_fields_of_routing_are_read_and_the_rest_is_left() -> None:
+    body = parse_body(
+        b'{"model":"m","stream":true,"max_tokens":7,"n":2,"messages":[{"role":"user","content":"hi"}],"x":{"y":[1]}}'
+    )
+    assert (body.model, body.stream, body.output_limit) == ("m", True, 14)
+    assert body.prompt_parts(Kind.CHAT) == (b"", b'[{"role":"user","content":"hi"}]')
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, None),
+        ({"max_tokens": 5}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": 3}, 3),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": "many"}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": True}, None),
+        ({"max_tokens": 5, "n": "x"}, 5),
+    ],
+)
+def test_the_output_limit_is_what_the_client_allows(fields: dict[str, object], limit: int | None) -> None:
+    assert parse_body(json.dumps(fields).encode()).output_limit == limit
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"model":"m"', "not valid JSON"),
+        (b'{"model":"m"} x', "not valid JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b'{"model":7}', "`model` must be a string"),
+        (b'{"model":"\xff"}', "not valid JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"x":' + b"[" * 100_000, "JSON"),
+        (b'{"model":"a","model":"b"}', "`model` is given twice"),
+        (b'{"model":"a","x":{"model":"c"},"\\u006dodel":"b"}', "`model` is given twice"),
+        (b'{"model":null,"model":"b"}', "`model` is given twice"),
+    ],
+)
+def test_a_bad_body_is_refused_with_a_reason(body: bytes, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        parse_body(body)
+
+
+def test_errors_never_quote_the_body() -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_body(b'{"model":"m","messages":[{"content":"my secret"')
+    assert "secret" not in caught.value.message
+
+
+def test_model_elsewhere_than_at_the_top_is_not_the_model() -> None:
+    body = parse_body(b'{"tools":[{"model":"inner"}],"messages":[{"content":"\\"model\\": \\"x\\""}],"model":"outer"}')
+    assert body.model == "outer"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model":"old","messages":[]}',
+        '{ "model" :\n "old" , "tools": [{"model": "old"}] }',
+        '{"tools":[{"model":"old"}],"x":"model","model":"old"}',
+        '{"y":{"z":["model",{"model":"a"}]},"\\u006dodel":"old","e":"é"}',
+        '{"a":"\\\\","model":"old","b":"\\"model\\":\\"old\\""}',
+    ],
+)
+def test_replacing_the_model_changes_nothing_else(body: str) -> None:
+    replaced = replace_model(body.encode(), "new/name").decode()
+    expected = json.loads(body)
+    expected["model"] = "new/name"
+    assert json.loads(replaced) == expected
+    assert replaced.count("new/name") == 1
+    assert len(replaced) == len(body) + len("new/name") - len("old")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("model"), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=8), JSON, max_size=5), st.text(max_size=30), st.text(max_size=30), st.booleans()
+)
+def test_any_body_round_trips(data: dict[str, object], old: str, new: str, ascii_only: bool) -> None:
+    data["model"] = old
+    body = json.dumps(data, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    try:
+        assert parse_body(body).model == old
+    except BadRequest:
+        return  # lone surrogates: not JSON that travels
+    assert json.loads(replace_model(body, new)) == {**data, "model": new}
+
+
+def test_errors_have_openais_envelope() -> None:
+    assert json.loads(error_body(ModelNotFound("gpt-9"))) == {
+        "error": {
+            "message": "The model `gpt-9` does not exist.",
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
+    }
+
+
+def test_an_error_event_first_ends_an_event_that_was_cut() -> None:
+    error = BadRequest("broken")
+    assert error_event(error, at_line_start=True).startswith(b"data: {")
+    assert error_event(error, at_line_start=False).startswith(b"\n\ndata: {")
+    assert error_event(error, at_line_start=False).endswith(b"}\n\n")

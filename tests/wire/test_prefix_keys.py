@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmgate.core.prefix import COARSE_BLOCK, FINE_BYTES, block_end
+from llmgate.wire.prefix_keys import prefix_keys
+
+PROMPTS = st.binary(max_size=3 * FINE_BYTES)
+
+
+@given(PROMPTS, PROMPTS)
+def test_keys_agree_exactly_as_far_as_whole_blocks_of_the_prompts_do(left: bytes, right: bytes) -> None:
+    shared = min(300, len(left))
+    right = left[:shared] + right
+    ours, theirs = prefix_keys("m", [left])[0], prefix_keys("m", [right])[0]
+    common = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    agreeing = next(
+        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+    )
+    assert block_end(agreeing) <= common
+    assert agreeing == min(len(ours), len(theirs)) or block_end(agreeing + 1) > common
+
+
+@given(PROMPTS)
+def test_only_whole_blocks_have_keys(prompt: bytes) -> None:
+    keys, size = prefix_keys("m", [prompt])
+    assert size == len(prompt)
+    assert block_end(len(keys)) <= size < block_end(len(keys) + 1)
+
+
+def test_models_share_nothing() -> None:
+    prompt = b"x" * 5000
+    assert not set(prefix_keys("a", [prompt])[0]) & set(prefix_keys("b", [prompt])[0])
+
+
+def test_tools_come_before_messages() -> None:
+    assert prefix_keys("m", [b"t" * 200, b"m" * 200]) == prefix_keys("m", [b"t" * 200 + b"m" * 200])
+
+
+def test_a_long_prompt_has_few_keys() -> None:
+    keys, _ = prefix_keys("m", [b"x" * (FINE_BYTES + 100 * COARSE_BLOCK)])
+    assert len(keys) == 132

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmgate.core.types import Usage
+from llmgate.wire.sse import KEPT_BYTES, SseMeter, UsageTail
+
+STREAM = (
+    b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
+    b": keep-alive\n\n"
+    b'data: {"choices":[{"delta":{"content":"data: \\"usage\\": {\\"prompt_tokens\\": 9}"}}]}\n\n'
+    b'event: x\ndata: {"choices":[{"delta":{"content":"h\xc3\xa9"}}],"usage":null}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":8}}}\n\n'
+    b"data: [DONE]\n\n"
+)
+USAGE = Usage(12, 3, 8)
+
+
+def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(c % (len(stream) + 1) for c in cuts), len(stream)]
+    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=60))
+def test_events_and_usage_are_found_wherever_the_chunks_are_cut(line_end: bytes, cuts: list[int]) -> None:
+    meter = SseMeter()
+    counted = sum(meter.feed(chunk) for chunk in cut(STREAM.replace(b"\n", line_end), cuts))
+    assert counted == meter.events == 5
+    assert meter.usage() == USAGE
+    assert meter.at_line_start
+
+
+def test_byte_by_byte() -> None:
+    meter = SseMeter()
+    for number in range(len(STREAM)):
+        meter.feed(STREAM[number : number + 1])
+    assert meter.events == 5
+    assert meter.usage() == USAGE
+
+
+def test_a_stream_without_usage_is_counted() -> None:
+    meter = SseMeter()
+    for _ in range(7):
+        meter.feed(b'data: {"choices":[{"text":"x"}]}\n\n')
+    meter.feed(b"data: [DONE]\n\n")
+    assert meter.usage() is None
+    assert meter.counted_tokens() == 7
+
+
+def test_the_last_of_many_usages_counts() -> None:
+    meter = SseMeter()
+    for number in range(1, 5000):
+        meter.feed(b'data: {"usage":{"prompt_tokens":12,"completion_tokens":%d}}\n\n' % number)
+    assert meter.usage() == Usage(12, 4999)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b"null",
+        b"{}",
+        b'{"prompt_tokens":-1}',
+        b'{"prompt_tokens":"7"}',
+        b'{"prompt_tokens":true}',
+        b'{"prompt_tokens":1',
+        b"[1]",
+    ],
+)
+def test_a_usage_that_makes_no_sense_is_none(usage: bytes) -> None:
+    tail = UsageTail()
+    tail.keep(b'{"usage":' + usage)
+    assert tail.usage() is None
+
+
+def test_a_whole_answer_gives_its_usage_and_little_of_it_is_kept() -> None:
+    tail = UsageTail()
+    for _ in range(1000):
+        tail.keep(b"0.123, " * 1000)
+    tail.keep(b'],"usage":{"prompt_tokens":5,"total_tokens":5}}')
+    assert tail.usage() == Usage(5, 0)
+    assert tail._size <= KEPT_BYTES + 7000 + 100
+
+
+@given(st.binary(max_size=300))
+def test_garbage_never_raises(garbage: bytes) -> None:
+    meter = SseMeter()
+    meter.feed(garbage)
+    meter.feed(b'"usage": {' + garbage)
+    meter.usage()
