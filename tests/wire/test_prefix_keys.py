@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,15 +11,17 @@ from llmgate.wire.prefix_keys import prefix_keys
 PROMPTS = st.binary(max_size=3 * FINE_BYTES)
 
 
+def agreement(left: Sequence[int], right: Sequence[int]) -> int:
+    shorter = min(len(left), len(right))
+    return next((i for i in range(shorter) if left[i] != right[i]), shorter)
+
+
 @given(PROMPTS, PROMPTS)
 def test_keys_agree_exactly_as_far_as_whole_blocks_of_the_prompts_do(left: bytes, right: bytes) -> None:
     shared = min(300, len(left))
     right = left[:shared] + right
     ours, theirs = prefix_keys("m", [left])[0], prefix_keys("m", [right])[0]
-    common = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-    agreeing = next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
-    )
+    common, agreeing = agreement(left, right), agreement(ours, theirs)
     assert block_end(agreeing) <= common
     assert agreeing == min(len(ours), len(theirs)) or block_end(agreeing + 1) > common
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,8 @@ STREAM = (
     b": keep-alive\n\n"
     b'data: {"choices":[{"delta":{"content":"data: \\"usage\\": {\\"prompt_tokens\\": 9}"}}]}\n\n'
     b'event: x\ndata: {"choices":[{"delta":{"content":"h\xc3\xa9"}}],"usage":null}\n\n'
-    b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":8}}}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,'
+    b'"prompt_tokens_details":{"cached_tokens":8}}}\n\n'
     b"data: [DONE]\n\n"
 )
 USAGE = Usage(12, 3, 8)
@@ -20,7 +23,7 @@ USAGE = Usage(12, 3, 8)
 
 def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(c % (len(stream) + 1) for c in cuts), len(stream)]
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [stream[a:b] for a, b in pairwise(edges) if a < b]
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
@@ -60,18 +63,18 @@ def test_the_last_of_many_usages_counts() -> None:
 @pytest.mark.parametrize(
     "usage",
     [
-        b"null",
-        b"{}",
-        b'{"prompt_tokens":-1}',
-        b'{"prompt_tokens":"7"}',
-        b'{"prompt_tokens":true}',
-        b'{"prompt_tokens":1',
-        b"[1]",
+        "null",
+        "{}",
+        '{"prompt_tokens":-1}',
+        '{"prompt_tokens":"7"}',
+        '{"prompt_tokens":true}',
+        '{"prompt_tokens":1',
+        "[1]",
     ],
 )
-def test_a_usage_that_makes_no_sense_is_none(usage: bytes) -> None:
+def test_a_usage_that_makes_no_sense_is_none(usage: str) -> None:
     tail = UsageTail()
-    tail.keep(b'{"usage":' + usage)
+    tail.keep(b'{"usage":' + usage.encode())
     assert tail.usage() is None
 
 
