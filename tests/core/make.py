@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from llmgate.core.health import Health
+from llmgate.core.health import Health, State
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec, InferenceRequest, Kind
 
@@ -42,3 +42,8 @@ def pool(count: int = 4, *, up: bool = True, **weights: float) -> EndpointPool:
         for each in made:
             each.health.probe_passed()
     return made
+
+
+def state(health: Health) -> State:
+    """Read anew: mypy would otherwise hold a state that was asserted for the one that is there after a call."""
+    return health.state

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from llmgate.core.health import Health, HealthPolicy, State
 from llmgate.core.types import Verdict
+from tests.core.make import state
 
 POLICY = HealthPolicy(rise=2, fall=3, strikes=3, eject_seconds=30.0)
 
@@ -94,7 +95,7 @@ def test_only_consecutive_failures_bring_it_down() -> None:
         health.probe_failed("x")
         health.probe_failed("x")
         health.probe_passed()
-    assert health.state is State.UP
+    assert state(health) is State.UP
     for _ in range(3):
         health.probe_failed("refused")
     assert (health.state, health.reason) == (State.DOWN, "refused")
@@ -105,34 +106,34 @@ def test_down_needs_consecutive_good_probes() -> None:
     for _ in range(3):
         health.probe_failed("x")
     health.probe_passed()
-    assert health.state is State.DOWN
+    assert state(health) is State.DOWN
     health.probe_passed()
-    assert health.state is State.UP
+    assert state(health) is State.UP
 
 
 def test_a_refused_connection_ejects_at_once_and_good_probes_lift_it() -> None:
     health = up()
     health.request_ended(Verdict.UNREACHABLE, 10.0, trial=False)
-    assert health.state is State.EJECTED
+    assert state(health) is State.EJECTED
     health.probe_passed()
     health.probe_passed()
-    assert health.state is State.UP
+    assert state(health) is State.UP
 
 
 def test_bad_answers_eject_after_three_in_a_row_and_good_probes_do_not_lift_it() -> None:
     health = up()
     for verdict in (Verdict.BAD, Verdict.BAD, Verdict.GOOD, Verdict.BAD, Verdict.BAD):
         health.request_ended(verdict, 10.0, trial=False)
-    assert health.state is State.UP
+    assert state(health) is State.UP
     health.request_ended(Verdict.BAD, 10.0, trial=False)
-    assert health.state is State.EJECTED
+    assert state(health) is State.EJECTED
     for _ in range(5):
         health.probe_passed()
-    assert health.state is State.EJECTED
+    assert state(health) is State.EJECTED
     health.tick(39.9)
-    assert health.state is State.EJECTED
+    assert state(health) is State.EJECTED
     health.tick(40.0)
-    assert health.state is State.HALF_OPEN
+    assert state(health) is State.HALF_OPEN
 
 
 def half_open() -> Health:
@@ -156,7 +157,7 @@ def test_the_trial_decides() -> None:
     for health, verdict in ((good, Verdict.GOOD), (bad, Verdict.BAD), (neutral, Verdict.NEUTRAL)):
         assert health.begin_request()
         health.request_ended(verdict, 31.0, trial=True)
-    assert good.state is State.UP
+    assert state(good) is State.UP
     assert (bad.state, bad.until) == (State.EJECTED, 61.0)
     assert neutral.available, "a client that left says nothing: the next request is the trial"
 
@@ -165,4 +166,4 @@ def test_neutral_verdicts_change_nothing() -> None:
     health = up()
     for _ in range(100):
         health.request_ended(Verdict.NEUTRAL, 0.0, trial=False)
-    assert health.state is State.UP
+    assert state(health) is State.UP

@@ -11,7 +11,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import InferenceRequest, Kind, TerminationCause, Usage, Verdict
-from tests.core.make import pool, request
+from tests.core.make import pool, request, state
 
 
 class Fixed(Router):
@@ -91,13 +91,13 @@ def test_a_half_open_endpoint_is_given_one_request_and_judged_by_it() -> None:
         asked = request()
         charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
         scheduler.settle(charge, TerminationCause.UPSTREAM_ERROR, 0.0, verdict=Verdict.BAD)
-    assert sick.health.state is State.EJECTED
+    assert state(sick.health) is State.EJECTED
     asked = request()
     trial = scheduler.book(asked, scheduler.schedule(asked, 31.0), 31.0)
     assert trial.endpoint is sick
     assert scheduler.schedule(request(), 31.0).endpoint.name == "e1"
     scheduler.settle(trial, TerminationCause.COMPLETED, 32.0, verdict=Verdict.GOOD)
-    assert sick.health.state is State.UP
+    assert state(sick.health) is State.UP
 
 
 def test_unknown_models_and_unready_ones_are_told_apart() -> None:

@@ -75,14 +75,17 @@ async def test_a_handler_answers_each_request() -> None:
 
 
 async def test_what_a_handler_raises_is_raised_at_the_end() -> None:
+    called = asyncio.Event()
+
     async def broken(_: ReceivedRequest) -> None:
+        called.set()
         raise ZeroDivisionError
 
     up = FakeUpstream(broken)
     await up.start()
     _, writer = await connect(up)
     writer.write(REQUEST)
-    await up.request()
+    await called.wait()
     with pytest.raises(ZeroDivisionError):
         await up.stop()
     writer.close()

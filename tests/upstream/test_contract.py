@@ -177,6 +177,7 @@ BODY = b"data: one\n\ndata: two\n\n"
 FRAMINGS = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY),
     "chunked": STREAM_HEAD + chunk(BODY[:11]) + chunk(BODY[11:]) + LAST_CHUNK,
+    "chunked, oddly": b"HTTP/1.1 200 OK\r\nTRANSFER-ENCODING:\t Chunked \r\n\r\n" + chunk(BODY) + LAST_CHUNK,
     "chunk extensions": STREAM_HEAD + b"b;x=y\r\n" + BODY[:11] + b"\r\nB\r\n" + BODY[11:] + b"\r\n0;z\r\n\r\n",
     "trailers": STREAM_HEAD + chunk(BODY) + b"0\r\nX-Trailer: 1\r\nAuthorization: x\r\n\r\n",
     "until close": b"HTTP/1.1 200 OK\r\n\r\n" + BODY,
@@ -586,8 +587,24 @@ async def test_cancelling_a_read_loses_no_byte(client: UpstreamClient) -> None:
         response.close()
 
 
-async def test_aclose_closes_idle_connections_and_those_in_use(client: UpstreamClient) -> None:
-    async with FakeUpstream([STREAM_HEAD, chunk(b"one")]) as up, FakeUpstream([answer()]) as other:
+async def test_cancelling_while_the_request_is_being_sent_sends_no_more_of_it(client: UpstreamClient) -> None:
+    body = b"x" * 64 * 1024 * 1024
+    async with FakeUpstream() as up:
+        opening = asyncio.create_task(send(client, up.url, body))
+        connection = await up.connected()
+        connection.pause()
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        connection.resume()
+        await up.closed()
+        assert len(connection.received) < len(body)
+
+
+@pytest.mark.parametrize("begun", [STREAM_HEAD + chunk(b"one"), b"HTTP/1.1 200 OK\r\n\r\none"])
+async def test_aclose_closes_idle_connections_and_those_in_use(client: UpstreamClient, begun: bytes) -> None:
+    async with FakeUpstream([begun]) as up, FakeUpstream([answer()]) as other:
         response = await send(client, up.url)
         await fetch(client, other.url)
         assert await response.read() == b"one"
@@ -601,25 +618,28 @@ async def test_aclose_closes_idle_connections_and_those_in_use(client: UpstreamC
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_an_engine_is_held_back_while_nobody_reads(client: UpstreamClient, tls: Tls, secure: bool) -> None:
-    size = 48 * 1024 * 1024  # well above what the kernel takes for both sides
+    piece, pieces = b"x" * 256 * 1024, 200  # together well above what the kernel takes for both sides
+    sent = 0
     async with FakeUpstream(tls=tls.server if secure else None) as up:
+
+        async def pour(request: ReceivedRequest) -> None:
+            nonlocal sent
+            await request.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(piece) * pieces))
+            while sent < pieces:
+                await request.send(piece)
+                sent += 1
+
         opening = asyncio.create_task(send(client, Target.parse(up.url, tls.trusting)))
-        request = await up.request()
-        await request.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        pouring = asyncio.create_task(pour(await up.request()))
         response = await opening
-        sending = asyncio.create_task(request.send(b"x" * size))
-        left, still = size, 0
+        before, still = 0, 0
         while still < 100:  # turns of the loop in which nothing moved
             await asyncio.sleep(0)
-            now = request.connection.unsent
-            still = still + 1 if 0 < now == left else 0
-            left = now
-        assert left > size // 2
-        received = 0
-        while data := await response.read():
-            received += len(data)
-        assert received == size
-        await sending
+            still = still + 1 if before == sent else 0
+            before = sent
+        assert sent < pieces // 2
+        assert len(await read_all(response)) == len(piece) * pieces
+        await pouring
         response.close()
 
 

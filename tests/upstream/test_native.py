@@ -113,6 +113,14 @@ async def test_a_connection_with_bytes_after_the_end_of_an_answer_is_not_reused(
         await up.closed(2)
 
 
+async def test_a_body_sent_in_answer_to_head_is_not_taken_for_anything(native: NativeClient) -> None:
+    async with FakeUpstream([answer(b"a body")]) as up:
+        response = await native.open(Target.parse(up.url), "HEAD", b"/", [], b"", PATIENT)
+        assert await response.read() == b""
+        response.close()
+        await up.closed()
+
+
 async def test_a_connection_on_which_something_comes_while_idle_is_dropped_at_once(native: NativeClient) -> None:
     async with FakeUpstream([answer(b"ok")]) as up:
         await fetch(native, up)
@@ -153,6 +161,20 @@ async def test_a_connection_answered_before_it_had_the_whole_request_is_not_reus
         assert stats(native) == PoolStats(open=1, idle=0)
         response.close()
         assert stats(native) == PoolStats(open=0, idle=0)
+
+
+async def test_an_engine_that_ends_while_it_is_being_sent_a_request_is_sent_no_more(native: NativeClient) -> None:
+    body = b"x" * 64 * 1024 * 1024
+    async with FakeUpstream() as up:
+        opening = asyncio.create_task(send(native, up, body))
+        connection = await up.connected()
+        connection.pause()
+        connection.half_close()
+        with pytest.raises(ConnectionLost):
+            await opening
+        connection.resume()
+        await up.closed()
+        assert len(connection.received) < len(body)
 
 
 async def test_a_reused_connection_that_ends_within_a_head_is_not_tried_again(native: NativeClient) -> None:
@@ -263,14 +285,19 @@ async def test_everything_that_has_come_is_read_at_once(native: NativeClient) ->
 
 async def test_a_request_leaves_nothing_for_the_garbage_collector(native: NativeClient) -> None:
     async with FakeUpstream([STREAM_HEAD, chunk(b"one"), LAST_CHUNK]) as up:
+        gc.collect()
         gc.disable()
         try:
+            before = sum(isinstance(each, NativeResponse) for each in gc.get_objects())
             for _ in range(3):
                 await fetch(native, up)
-            left = [each for each in gc.get_objects() if isinstance(each, NativeResponse)]
+            assert sum(isinstance(each, NativeResponse) for each in gc.get_objects()) == before
         finally:
             gc.enable()
-    assert left == []
+
+
+class ManualTimer:
+    def cancel(self) -> None: ...
 
 
 class ManualLoop:
@@ -286,9 +313,9 @@ class ManualLoop:
     def create_future(self) -> asyncio.Future[None]:
         return asyncio.get_running_loop().create_future()
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Callable[[], None]) -> ManualTimer:
         self.timers.append((when, callback))
-        return asyncio.TimerHandle(when, callback, (), asyncio.get_running_loop())
+        return ManualTimer()
 
     def fire(self) -> None:
         """Move to the last timer that was set and run it."""
@@ -301,6 +328,10 @@ class ManualTransport:
         self.aborted = False
 
     def writelines(self, _: object) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def abort(self) -> None:
         self.aborted = True
@@ -370,3 +401,15 @@ async def test_time_does_not_count_against_an_engine_while_nobody_reads(
     connection.data_received(chunk(b"x"))
     assert await reading == b"x"
     response.close()
+
+
+async def test_a_connection_that_is_held_back_is_not_reused(
+    manual: tuple[ManualLoop, ManualTransport, Connection],
+) -> None:
+    _, transport, connection = manual
+    response = connection.send(b"", b"", 300.0, False)
+    response.head(300.0)
+    connection.data_received(STREAM_HEAD + chunk(b"x" * 100_000))
+    connection.data_received(LAST_CHUNK)  # a transport over TLS may still have had this
+    response.close()
+    assert transport.aborted

@@ -100,6 +100,7 @@ def run(config: Config) -> int:
         )
         gc.collect()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        gc.set_threshold(10_000, 20, 20)  # requests leave few cycles behind: look for them less often
         await gateway.run()
         return 0
 

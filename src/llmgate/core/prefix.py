@@ -59,8 +59,11 @@ class PrefixIndex:
                 holders = still
         else:
             levels.append((len(keys), holders))
-        levels.reverse()
-        return [next(depth for depth, mask in levels if mask >> slot & 1) for slot in slots]
+        matched = [0] * len(slots)
+        for depth, mask in levels:  # ever deeper, ever fewer
+            if depth:
+                matched = [depth if mask >> slot & 1 else before for slot, before in zip(slots, matched, strict=True)]
+        return matched
 
     def record(self, keys: Sequence[int], slot: int) -> None:
         """The endpoint in `slot` is about to see these blocks."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llmgate.core.types import Endpoint, InferenceRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(NamedTuple):
     """What a policy chooses from. The sequences are aligned by index; nothing in here may be changed by a policy."""
 
     endpoints: Sequence[Endpoint]  # ready, serving the model, not tried yet; at least one

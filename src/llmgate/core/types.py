@@ -148,19 +148,17 @@ class Endpoint:
     spec: EndpointSpec
     slot: int
     health: Health
+    name: str = field(init=False)
+    weight: float = field(init=False)
     load: Load = field(default_factory=Load)
     engine: str | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     metrics: EndpointMetrics | None = None
     draining: bool = False
 
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def weight(self) -> float:
-        return self.spec.weight
+    def __post_init__(self) -> None:
+        self.name = self.spec.name
+        self.weight = self.spec.weight
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.name} {self.health.state.value}{' draining' if self.draining else ''}>"

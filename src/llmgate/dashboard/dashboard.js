@@ -12,15 +12,17 @@ const STATES = {
   half_open: ["warn", "◐", "half open"],
   starting: ["idle", "○", "starting"],
   down: ["bad", "✕", "down"],
-  ejected: ["bad", "⏏", "ejected"],
+  ejected: ["bad", "⊘", "ejected"],
 };
 
 const $ = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const precise = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
 let answeredAt = null; // when the API last answered, ms
 let endpoints = [];
+let failure = ""; // of the operator's last action
 
 // Small things
 
@@ -38,9 +40,18 @@ function age(seconds) {
   return `${Math.floor(seconds / 3600)} h`;
 }
 
+function cost(value) {
+  if (value === null) return "∞";
+  return Math.abs(value) < 1e6 ? precise.format(value) : compact.format(value);
+}
+
 /** Make `parent` hold one child for each item, in order; a child is kept while its key lives, so focus stays put. */
 function sync(parent, items, key, create, update) {
-  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const old = new Map();
+  for (const child of [...parent.children]) {
+    if (old.has(child.dataset.key)) child.remove(); // clients may send one request id twice
+    else old.set(child.dataset.key, child);
+  }
   let at = parent.firstElementChild;
   for (const item of items) {
     const name = key(item);
@@ -96,7 +107,7 @@ function askForToken() {
 
 function createRow(endpoint) {
   const row = make("tr");
-  const cells = ["", "", "In flight", "Tokens ahead", "KV cache", "Waiting", "Reading", ""].map((label) => {
+  const cells = ["", "", "In flight", "Tokens ahead", "KV cache", "Waiting", "Reading age", ""].map((label) => {
     const cell = make("td");
     if (label) cell.dataset.label = label;
     return cell;
@@ -143,7 +154,7 @@ function updateRow(row, endpoint, mostTokens) {
 
   const [tone, sign, word] = STATES[endpoint.state] || ["idle", "?", endpoint.state];
   const chips = [[tone, `${sign} ${word}`]];
-  if (endpoint.draining) chips.push(["warn", "⏸ draining"]);
+  if (endpoint.draining) chips.push(["warn", "↓ draining"]);
   sync(
     row.querySelector(".states"),
     chips,
@@ -202,12 +213,14 @@ async function toggleDraining(name, button) {
   const lost = verb === "drain" ? orphans(name) : [];
   if (lost.length && !confirm(`${name} is the last ready endpoint of ${lost.join(", ")}. Drain it all the same?`)) return;
   button.disabled = true;
+  failure = "";
   try {
     const changed = await call(`api/endpoints/${encodeURIComponent(name)}/${verb}`, "POST");
     endpoints = endpoints.map((endpoint) => (endpoint.name === name ? changed : endpoint));
     showEndpoints();
   } catch (error) {
-    alarm(`Could not ${verb} ${name}: ${error.message || "the token was not accepted"}`);
+    failure = `Could not ${verb} ${name}: ${error.message || "the token was not accepted"}`;
+    alarm(failure);
   } finally {
     button.disabled = false;
   }
@@ -217,19 +230,19 @@ async function toggleDraining(name, button) {
 
 function createDecision(decision) {
   const row = make("tr");
-  const when = make("td", "number age");
+  const when = make("td", "age");
   when.dataset.label = "Age";
   when.title = new Date(decision.time * 1000).toLocaleString();
   const request = make("td");
   request.append(make("div", "name", decision.model), make("div", "about mono", decision.request_id));
   const prompt = make("td", "number", whole.format(decision.prompt_tokens));
-  prompt.dataset.label = "Prompt";
+  prompt.dataset.label = "Prompt tokens";
   const costs = make("td");
   const list = make("ul", "costs");
   decision.candidates.slice(0, SHOWN_CANDIDATES).forEach((candidate, index) => {
     const item = make("li", index ? "" : "chosen");
     item.append(make("span", "", (index ? "" : "✓ ") + candidate.endpoint));
-    item.append(make("span", "", candidate.cost === null ? "∞" : precise.format(candidate.cost)));
+    item.append(make("span", "", cost(candidate.cost)));
     if (candidate.cached_tokens) item.append(make("span", "cached", `${whole.format(candidate.cached_tokens)} cached`));
     list.append(item);
   });
@@ -271,7 +284,8 @@ async function poll() {
     if (decisions) showDecisions(decisions);
     answeredAt = Date.now();
     document.body.classList.remove("stale");
-    alarm("");
+    alarm(failure);
+    $("metrics-link").hidden = sessionStorage.getItem(TOKEN_KEY) !== null; // a link carries no token
   } catch (error) {
     if (error instanceof Unauthorized) {
       await askForToken();

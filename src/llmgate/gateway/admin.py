@@ -1,6 +1,6 @@
 """The admin port: the fleet as JSON, the switches an operator needs, metrics, and the fleet page.
 
-Every handler is a coroutine on purpose: FastAPI runs plain functions in threads, and the core belongs to the event loop.
+Every handler is a coroutine on purpose: FastAPI runs plain functions in threads, and the core belongs to the loop.
 """
 
 from __future__ import annotations

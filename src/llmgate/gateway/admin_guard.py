@@ -21,6 +21,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 HEADERS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
 """On every answer: no guessed types, no page of ours in a frame of another's."""
 
+BEARER = HTTPBearer(auto_error=False, description="admin.token of the configuration")
+
 
 def error_response(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """OpenAI's error envelope, as on the data port."""
@@ -99,9 +101,7 @@ def require(token: str) -> Callable[..., Awaitable[None]]:
 
         return everyone
 
-    bearer = HTTPBearer(auto_error=False, description="admin.token of the configuration")
-
-    async def holder(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    async def holder(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if given is None or not secrets.compare_digest(given.credentials.encode("latin-1"), token.encode()):
             raise HTTPException(401, "The admin token is missing or wrong.", {"www-authenticate": "Bearer"})
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from llmgate.core.health import State
 from llmgate.core.scheduler import Decision
-from llmgate.core.types import Endpoint
+from llmgate.core.types import Endpoint, EndpointMetrics
 
 
 class InFlight(BaseModel):
@@ -30,6 +30,17 @@ class EngineGauges(BaseModel):
     waiting: int | None = Field(description="requests in the engine's own queue")
     kv_usage: float | None = Field(description="used part of the KV cache, 0 to 1")
     kv_capacity_tokens: int | None
+
+    @classmethod
+    def of(cls, metrics: EndpointMetrics, now: float) -> EngineGauges:
+        return cls(
+            age_seconds=max(now - metrics.at, 0.0),
+            fresh=metrics.fresh(now),
+            running=metrics.running,
+            waiting=metrics.waiting,
+            kv_usage=metrics.kv_usage,
+            kv_capacity_tokens=metrics.kv_capacity_tokens,
+        )
 
 
 class EndpointView(BaseModel):
@@ -51,14 +62,6 @@ class EndpointView(BaseModel):
     @classmethod
     def of(cls, endpoint: Endpoint, now: float) -> EndpointView:
         spec, health, load, metrics = endpoint.spec, endpoint.health, endpoint.load, endpoint.metrics
-        gauges = metrics and EngineGauges(
-            age_seconds=max(now - metrics.at, 0.0),
-            fresh=metrics.fresh(now),
-            running=metrics.running,
-            waiting=metrics.waiting,
-            kv_usage=metrics.kv_usage,
-            kv_capacity_tokens=metrics.kv_capacity_tokens,
-        )
         return cls(
             name=spec.name,
             url=_without_credentials(spec.url),
@@ -75,7 +78,7 @@ class EndpointView(BaseModel):
                 requests=load.requests, prefill_tokens=load.prefill_tokens, decode_tokens=load.decode_tokens
             ),
             recent_tokens=load.recent(now),
-            gauges=gauges,
+            gauges=EngineGauges.of(metrics, now) if metrics else None,
         )
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from random import SystemRandom
+from random import Random
 
 from llmgate.core.errors import LlmgateError, NoReadyEndpoint, ShuttingDown, UpstreamError
 from llmgate.core.ledger import Charge
@@ -20,6 +20,7 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from llmgate.gateway.asgi import Receive, Scope, Send, respond_error
 from llmgate.gateway.intake import ClientGone, Intake
+from llmgate.gateway.protocol import CLIENT, Client
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.headers import REQUEST_ID, Header, find, request_headers, response_headers
@@ -43,48 +44,27 @@ class Destination:
 class Exchange:
     """One client's request and what has become of it so far."""
 
-    __slots__ = (
-        "arrived",
-        "attempts",
-        "begun",
-        "body",
-        "client_gone",
-        "dispatched",
-        "endpoint",
-        "fields",
-        "first_byte",
-        "id",
-        "is_sse",
-        "meter",
-        "path",
-        "request",
-        "scope",
-        "send",
-        "status",
-        "tried",
-        "usage",
-    )
+    request: InferenceRequest
+    fields: Body
+    body = b""
+    endpoint: Endpoint | None = None  # the last one tried
+    attempts = 0
+    begun = False  # the head of an answer has gone to the client
+    meter: SseMeter | None = None  # of a streamed answer
+    client_gone = False
+    status = 0
+    dispatched = 0.0
+    first_byte: float | None = None
+    usage: Usage | None = None
 
     def __init__(self, scope: Scope, send: Send, request_id: str, path: bytes, arrived: float) -> None:
         self.scope = scope
         self.send = send
         self.id = request_id
+        self.id_bytes = request_id.encode()
         self.path = path
         self.arrived = arrived
-        self.request: InferenceRequest | None = None
-        self.fields: Body | None = None
-        self.body = b""
         self.tried: list[Endpoint] = []
-        self.endpoint: Endpoint | None = None  # the last one tried
-        self.attempts = 0
-        self.begun = False  # the head of an answer has gone to the client
-        self.is_sse = False
-        self.meter: SseMeter | None = None
-        self.client_gone = False
-        self.status = 0
-        self.dispatched = 0.0
-        self.first_byte: float | None = None
-        self.usage: Usage | None = None
 
 
 class Proxy:
@@ -113,37 +93,45 @@ class Proxy:
         self._retry = retry
         self._budget = RetryBudget(retry)
         self._clock = clock
-        self._random = SystemRandom()
+        self._random = Random()  # request ids need to differ, not to be secret
 
     async def serve(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         given = find(scope["headers"], b"x-request-id")
-        request_id = (
-            given.decode() if given and REQUEST_ID.fullmatch(given) else f"{self._random.getrandbits(128):032x}"
-        )
+        kept = given is not None and REQUEST_ID.fullmatch(given)
+        request_id = given.decode() if given and kept else f"{self._random.getrandbits(128):032x}"
         query = scope["query_string"]
         path: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
         exchange = Exchange(scope, send, request_id, path, self._clock())
         try:
-            exchange.body = await self._intake.read(scope, receive)
-            exchange.request, exchange.fields = await self._intake.understand(
-                kind, exchange.body, request_id, exchange.arrived
-            )
-            await self._with_watcher(exchange, receive)
+            body = exchange.body = await self._intake.read(scope, receive)
+            exchange.request, exchange.fields = await self._intake.understand(kind, body, request_id, exchange.arrived)
+            await self._dispatch_while_there(exchange, receive)
         except ClientGone:
             exchange.status = CLIENT_CLOSED_REQUEST
         except LlmgateError as error:
             exchange.status = error.status
             if exchange.endpoint is None:
                 self._metrics.rejected(error.code or error.type)
-            await respond_error(send, error, [(b"x-request-id", request_id.encode())])
+            await respond_error(send, error, [(b"x-request-id", exchange.id_bytes)])
         finally:
-            self._count(exchange)
+            if exchange.endpoint is not None:
+                self._count(exchange, exchange.endpoint)
 
-    async def _with_watcher(self, exchange: Exchange, receive: Receive) -> None:
+    async def _dispatch_while_there(self, exchange: Exchange, receive: Receive) -> None:
         """Serve the request, and drop it the moment the client leaves."""
         task = asyncio.current_task()
         assert task is not None
-        watcher = asyncio.get_running_loop().create_task(_cancel_when_gone(exchange, receive, task))
+
+        def gone() -> None:
+            exchange.client_gone = True
+            task.cancel()
+
+        client: Client | None = exchange.scope.get(CLIENT)
+        watcher = None
+        if client is not None:
+            client.on_gone = gone
+        else:
+            watcher = asyncio.get_running_loop().create_task(_watch(receive, gone))
         try:
             await self._dispatch(exchange)
         except asyncio.CancelledError:
@@ -154,12 +142,14 @@ class Proxy:
             # the server ends what has outlived its grace period
             await self._break_off(exchange, ShuttingDown("The gateway is shutting down."))
         finally:
-            watcher.cancel()
+            if client is not None:
+                client.on_gone = None
+            if watcher is not None:
+                watcher.cancel()
 
     async def _dispatch(self, exchange: Exchange) -> None:
         """Try endpoints, best first, until one answers. Raises the last failure if none does."""
         scheduler, request = self._scheduler, exchange.request
-        assert request is not None
         self._budget.note_request()
         failure: UpstreamError | None = None
         while True:
@@ -223,14 +213,12 @@ class Proxy:
 
     async def _open(self, exchange: Exchange, endpoint: Endpoint) -> UpstreamResponse:
         request, fields = exchange.request, exchange.fields
-        assert request is not None
-        assert fields is not None
         destination = self._destinations[endpoint.name]
         body = exchange.body
         served = endpoint.models.get(request.model, request.model)
         if fields.model is not None and fields.model != served:
             body = replace_model(body, served)
-        headers = request_headers(exchange.scope["headers"], exchange.id.encode(), destination.credentials)
+        headers = request_headers(exchange.scope["headers"], exchange.id_bytes, destination.credentials)
         return await self._client.open(destination.target, "POST", exchange.path, headers, body, self._timeouts)
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
@@ -238,42 +226,36 @@ class Proxy:
         send = exchange.send
         chunk = await response.read()
         own = [
-            (b"x-request-id", exchange.id.encode()),
+            (b"x-request-id", exchange.id_bytes),
             (b"x-llmgate-endpoint", charge.endpoint.name.encode()),
             self._policy_header,
         ]
-        content_type = find(response.headers, b"content-type") or b""
         exchange.first_byte = self._clock()
         exchange.begun = True
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status,
-                "headers": response_headers(response.headers, own),
-            }
-        )
-        if content_type.startswith(b"text/event-stream"):
+        headers = response_headers(response.headers, own)
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        meter: SseMeter | UsageTail
+        if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
             meter = exchange.meter = SseMeter()
-            exchange.is_sse = True
             charge.prefill_done()
-            while chunk:
+            while chunk and not response.ended:
                 charge.progress(meter.feed(chunk))
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = await response.read()
+            meter.feed(chunk)
             exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
-            await send({"type": "http.response.body", "body": b""})
         else:
-            tail = UsageTail()
-            while chunk:
-                tail.keep(chunk)
-                following = await response.read()
-                await send({"type": "http.response.body", "body": chunk, "more_body": bool(following)})
-                chunk = following
-            exchange.usage = tail.usage()
+            meter = UsageTail()
+            while chunk and not response.ended:
+                meter.keep(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = await response.read()
+            meter.keep(chunk)
+            exchange.usage = meter.usage()
+        await send({"type": "http.response.body", "body": chunk})
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
-        assert exchange.request is not None
         now = self._clock()
         ready = self._scheduler.pool.ready(exchange.request.model, now)
         elsewhere = any(e is not exchange.endpoint and e not in exchange.tried for e in ready)
@@ -285,31 +267,29 @@ class Proxy:
         """End an answer that cannot be completed, in a way that no client takes for its end."""
         if not exchange.begun:
             exchange.status = error.status
-            await respond_error(exchange.send, error, [(b"x-request-id", exchange.id.encode())])
+            await respond_error(exchange.send, error, [(b"x-request-id", exchange.id_bytes)])
         elif exchange.meter is not None:
             event = error_event(error, at_line_start=exchange.meter.at_line_start)
             await exchange.send({"type": "http.response.body", "body": event})
         # else: the server closes the connection, short of the announced length or the last chunk
 
-    def _count(self, exchange: Exchange) -> None:
-        if exchange.request is None or exchange.endpoint is None:
-            return
-        now = self._clock()
+    def _count(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        request, arrived, first_byte = exchange.request, exchange.arrived, exchange.first_byte
         self._metrics.request_ended(
-            exchange.request.model,
-            exchange.endpoint.name,
+            request.model,
+            endpoint.name,
             exchange.status,
-            duration=now - exchange.arrived,
-            ttft=None if exchange.first_byte is None else exchange.first_byte - exchange.arrived,
-            overhead=exchange.dispatched - exchange.arrived,
+            duration=self._clock() - arrived,
+            ttft=None if first_byte is None else first_byte - arrived,
+            overhead=exchange.dispatched - arrived,
             usage=exchange.usage,
-            stream=exchange.is_sse,
-            estimated_prompt_tokens=None if exchange.request.byte_classes is None else exchange.request.prompt_tokens,
+            stream=exchange.meter is not None,
+            estimated_prompt_tokens=None if request.byte_classes is None else request.prompt_tokens,
         )
 
 
-async def _cancel_when_gone(exchange: Exchange, receive: Receive, task: asyncio.Task[None]) -> None:
+async def _watch(receive: Receive, gone: Callable[[], None]) -> None:
+    """For servers that do not offer `scope[CLIENT]`."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    exchange.client_gone = True
-    task.cancel()
+    gone()

@@ -11,6 +11,8 @@ from typing import Any
 
 import uvicorn
 
+from llmgate.gateway.protocol import GatewayProtocol
+
 KEEP_ALIVE_SECONDS = 75
 """How long an idle client connection is kept: nginx's keepalive_timeout."""
 BACKLOG = 4096
@@ -44,7 +46,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=GatewayProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

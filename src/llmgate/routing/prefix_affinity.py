@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import Endpoint, InferenceRequest
+from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest
 
 OUT_OF_BOUND = 1e12
 """Added to the cost of an endpoint whose load is out of bound; far above any token count."""
@@ -41,25 +41,30 @@ class PrefixAffinity(Router):
             raise ValueError(f"capacity_share must be above 0 and at most 1, not {self.capacity_share}")
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
-        endpoints, cached, now = candidates.endpoints, candidates.cached_tokens, candidates.now
-        loads = [(endpoint.load.tokens + endpoint.load.recent(now)) / endpoint.weight for endpoint in endpoints]
-        saturated = [self._saturated(endpoint, request, now) for endpoint in endpoints]
-        open_to_all = [index for index, full in enumerate(saturated) if not full] or range(len(endpoints))
-        least = min(open_to_all, key=lambda index: (loads[index], -cached[index]))
-        base, kept = loads[least] * (1.0 + self.relative), cached[least]
+        endpoints, cached, now = candidates
+        loads = []
+        full = []  # indices of endpoints without room
+        for index, endpoint in enumerate(endpoints):
+            load = endpoint.load
+            loads.append((load.prefill_tokens + load.decode_tokens + load.recent(now)) / endpoint.weight)
+            if endpoint.metrics is not None and self._saturated(endpoint, endpoint.metrics, request, now):
+                full.append(index)
+        with_room = [index for index in range(len(endpoints)) if index not in full] if full else range(len(endpoints))
+        least, lost = min((loads[i], -cached[i]) for i in with_room or range(len(endpoints)))
+        bound = least * (1.0 + self.relative)
+        prompt, patience = request.prompt_tokens, self.patience
         scale = 1.0 / (1.0 + sum(loads))
-        costs = []
-        for index, load in enumerate(loads):
-            cost = request.prompt_tokens - cached[index] + load * scale
-            if saturated[index] or load > base + self.patience * max(cached[index] - kept, 0):
-                cost = OUT_OF_BOUND + load
-            costs.append(cost)
+        costs = [
+            prompt - held + load * scale
+            if load <= bound or load <= bound + patience * (held + lost)
+            else OUT_OF_BOUND + load
+            for load, held in zip(loads, cached, strict=True)
+        ]
+        for index in full:
+            costs[index] = OUT_OF_BOUND + loads[index]
         return costs
 
-    def _saturated(self, endpoint: Endpoint, request: InferenceRequest, now: float) -> bool:
-        metrics = endpoint.metrics
-        if metrics is None:
-            return False
+    def _saturated(self, endpoint: Endpoint, metrics: EndpointMetrics, request: InferenceRequest, now: float) -> bool:
         if metrics.kv_usage is not None and metrics.kv_usage > self.capacity_share and metrics.fresh(now):
             return True
         capacity = metrics.kv_capacity_tokens  # a fact of the engine's start: it does not go stale

@@ -1,7 +1,7 @@
 """Prometheus' text format for series that are kept as plain numbers.
 
-prometheus_client checks and escapes every name and label of every sample at every scrape: 64 endpoints of 4 models would
-hold up the event loop, and so every stream, for 0.2 s. Here labels are escaped once a series, and it is 9 ms.
+prometheus_client checks and escapes every name and label of every sample at every scrape: 64 endpoints of 4 models
+would hold up the event loop, and so every stream, for 0.2 s. Here labels are escaped once a series, and it is 9 ms.
 The lines of the text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/) and of OpenMetrics 1.0
 (https://prometheus.io/docs/specs/om/open_metrics_spec/) are the same; only a counter's TYPE and HELP differ, which name
 the family without `_total`.

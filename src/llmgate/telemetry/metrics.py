@@ -147,7 +147,8 @@ class Metrics:
         own = "".join(self._lines(openmetrics)).encode()
         if not openmetrics:
             return own + generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
-        return own + openmetrics_format.generate_latest(self.registry), openmetrics_format.CONTENT_TYPE_LATEST
+        rest: bytes = openmetrics_format.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return own + rest, openmetrics_format.CONTENT_TYPE_LATEST
 
     def _begin(self, model: str, endpoint: str) -> _Series:
         estimate = self._estimates.setdefault(model, Histogram(ESTIMATE))
@@ -188,7 +189,11 @@ class Metrics:
             name, "counter", "Tokens of finished requests; cached ones are a part of prompt.", openmetrics=openmetrics
         )
         for series in everything:
-            for kind, tokens in (("prompt", series.prompt), ("cached", series.cached), ("completion", series.completion)):
+            for kind, tokens in (
+                ("prompt", series.prompt),
+                ("cached", series.cached),
+                ("completion", series.completion),
+            ):
                 if tokens is not None:
                     yield f'{name}{{{series.labels},kind="{kind}"}} {tokens}\n'
 

@@ -127,6 +127,10 @@ class FakeConnection(asyncio.Protocol):
         self._ended_by_us = True
         self._transport.close()
 
+    def half_close(self) -> None:
+        """End the engine's direction only; not over TLS."""
+        self._transport.write_eof()
+
     def reset(self) -> None:
         """Break it at once, with a TCP reset where there is TCP."""
         if self._lost:
@@ -140,6 +144,9 @@ class FakeConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop receiving, so that the peer's writes back up."""
         self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
 
     @property
     def unsent(self) -> int:

@@ -61,7 +61,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. There is no total: a stream may run as long as bytes keep coming."""
+    """Seconds. There is no total: a stream may run as long as bytes keep coming.
+
+    `first_byte` runs from the sending of the request to the end of the answer's head; `idle` is the longest wait of one
+    `read()`, so time in which nobody reads does not count against the engine.
+    """
 
     connect: float = 2.0
     first_byte: float = 300.0
@@ -74,16 +78,25 @@ class UpstreamResponse(Protocol):
     status: int
     headers: list[tuple[bytes, bytes]]  # names in lower case, in the engine's order
 
+    @property
+    def ended(self) -> bool:
+        """The body has ended well and all of it was read, if that is known already; the next read() then gives b""."""
+        ...
+
     async def read(self) -> bytes:
         """Body bytes as soon as there are any, unframed but otherwise as they came; b"" once the body has ended well.
 
-        Raises Truncated or IdleTimeout. While nobody reads, the engine is held back (bounded buffering).
+        One reader at a time; cancelling it loses nothing. While nobody reads, the engine is held back (bounded
+        buffering).
+
+        Raises Truncated or IdleTimeout; what came before the break is given first.
         """
         ...
 
     def close(self) -> None:
         """Done with it, at any time, any number of times. Before the end of the body this drops the connection at
-        once, which is how an engine learns that it should stop; after it, the connection may be reused."""
+        once, which is how an engine learns that it should stop, and a waiting `read()` raises Truncated; after it, the
+        connection may be reused. Every response must be closed: an open one keeps its connection."""
         ...
 
 
@@ -97,7 +110,8 @@ class UpstreamClient(Protocol):
         the query. A reused connection that ends before any byte of an answer is replaced by a fresh one, once.
         Cancelling drops the connection.
 
-        Raises ConnectFailed, ConnectTimeout, ConnectionLost, FirstByteTimeout, ProtocolViolation.
+        Raises ConnectFailed, ConnectTimeout, ConnectionLost, FirstByteTimeout, ProtocolViolation; ValueError when a
+        header or the path holds a CR, LF or NUL.
         """
         ...
 

@@ -40,6 +40,10 @@ class HttpxResponse:
         self._complete = False
         self._closed = False
 
+    @property
+    def ended(self) -> bool:
+        return self._complete
+
     async def read(self) -> bytes:
         if self._complete:
             return b""

@@ -98,6 +98,10 @@ class NativeResponse:
         """Not one byte of an answer has come (meaningful until the head is complete)."""
         return not self._buffered
 
+    @property
+    def ended(self) -> bool:
+        return self.complete and not self._parts
+
     def head(self, seconds: float) -> asyncio.Future[None]:
         """Done when the head is complete (`status` is set) or cannot come any more (`error` is set)."""
         assert self._line is not None
@@ -182,21 +186,20 @@ class NativeResponse:
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self._keep_alive = False  # bytes after the end: whatever they are, they answer no request of ours
-        elif self._interim:
+            raise ProtocolViolation("bytes after the end of the answer")  # they answer no request of ours
+        if self._interim:
             self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.status:
             return  # a trailer
         name = name.lower()
+        value = value.rstrip()  # llhttp leaves blanks at the end
         if name == b"transfer-encoding" and value.lower() != b"chunked":
             raise ProtocolViolation("the answer has a transfer encoding other than chunked")
-        self.headers.append((name, value.rstrip()))  # llhttp leaves blanks at the end
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self.complete:
-            return
         parser = self._parser
         assert parser is not None
         status = parser.get_status_code()
@@ -241,7 +244,7 @@ class NativeResponse:
 
     def _broken(self, error: httptools.HttpParserError) -> None:
         if self.complete:
-            self._keep_alive = False  # this answer was whole; what follows it is not valid
+            self._keep_alive = False  # this answer was whole; something followed it
         elif self.status:
             self._fail(Truncated(f"the answer broke the protocol: {error}"))
         elif isinstance(error.__context__, ProtocolViolation):  # raised by one of our on_* methods

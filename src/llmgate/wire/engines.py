@@ -178,7 +178,9 @@ def engine_of_loads(body: bytes) -> str | None:
 
 def engine_of_server(server: str) -> str | None:
     """By the Server header of any answer."""
-    return next((name for name, kind in ENGINES.items() if kind.server and server.lower().startswith(kind.server)), None)
+    return next(
+        (name for name, kind in ENGINES.items() if kind.server and server.lower().startswith(kind.server)), None
+    )
 
 
 CLUES: tuple[tuple[str, Callable[[bytes], str | None]], ...] = (

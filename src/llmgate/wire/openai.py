@@ -10,6 +10,7 @@ import msgspec
 from llmgate.core.errors import BadRequest, LlmgateError
 from llmgate.core.types import Kind
 
+SHORT_BODY = 2048  # bytes that are searched sooner than thought about
 ABSENT = msgspec.Raw(b"")
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
@@ -60,10 +61,26 @@ def parse_body(body: bytes) -> Body:
         raise BadRequest(f"The request body is not valid JSON: {_place(error)}.") from None
     except RecursionError:
         raise BadRequest("The request body is nested too deeply.") from None
-    first = body.find(b'"model"')
-    if (body.find(b'"model"', first + 7) >= 0 or b"\\u006" in body) and len(_model_values(body)) > 1:
+    rest = _less_its_prompt(body, fields) if len(body) > SHORT_BODY else body
+    first = rest.find(b'"model"')
+    if (rest.find(b'"model"', first + 7) >= 0 or b"\\u006" in rest) and len(_model_values(body)) > 1:
         raise BadRequest("`model` is given twice.", param="model", code="duplicate_key")
     return fields
+
+
+def _less_its_prompt(body: bytes, fields: Body) -> bytes:
+    """What is left of the body without the value of its longest prompt field: searching that would cost a pass over it.
+
+    The whole body if that value is not found at once; it is compared, so that nothing else is ever left out.
+    """
+    raws = {b'"messages"': fields.messages, b'"prompt"': fields.prompt, b'"input"': fields.input}
+    key, raw = max(((key, bytes(raw)) for key, raw in raws.items()), key=lambda pair: len(pair[1]))
+    start = body.find(b":", body.find(key) + len(key)) + 1
+    while body[start : start + 1] in (b" ", b"\t", b"\r", b"\n"):
+        start += 1
+    if not raw or not body.startswith(raw, start):
+        return body
+    return body[:start] + body[start + len(raw) :]
 
 
 def replace_model(body: bytes, model: str) -> bytes:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from typing import Any
 
+import msgspec
+
 from llmgate.core.types import Usage
 
-USAGE = re.compile(rb'"usage"\s*:\s*\{')
+USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+BRACE = re.compile(rb"[{}]")
 KEPT_BYTES = 16 * 1024
 """How much of an answer's end is kept to find its usage in. Engines put it within the last KiB or two."""
 
@@ -31,10 +33,13 @@ class UsageTail:
 
     def usage(self) -> Usage | None:
         tail = b"".join(self._chunks)[-2 * KEPT_BYTES :]
-        for match in reversed(list(USAGE.finditer(tail))):
-            usage = _usage(tail[match.end() - 1 :])
-            if usage is not None:
+        at = tail.rfind(b'"usage"')
+        while at >= 0:
+            match = USAGE.match(tail, at)
+            usage = match and _usage(tail, match.end())
+            if usage:
                 return usage
+            at = tail.rfind(b'"usage"', 0, at)
         return None
 
 
@@ -75,16 +80,34 @@ class SseMeter:
         return max(self.events - 1, 0)
 
 
-def _usage(text: bytes) -> Usage | None:
-    """From bytes that begin with a usage object; None if it makes no sense."""
+class _UsageObject(msgspec.Struct):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    prompt_tokens_details: Any = None
+
+
+_decoder = msgspec.json.Decoder(_UsageObject)
+
+
+def _usage(text: bytes, start: int) -> Usage | None:
+    """From the JSON object that begins at `start`; None if it makes no sense."""
+    depth = 0
+    for brace in BRACE.finditer(text, start):
+        depth += 1 if brace[0] == b"{" else -1
+        if not depth:
+            return _understood(text[start : brace.end()])
+    return None
+
+
+def _understood(text: bytes) -> Usage | None:
     try:
-        data, _ = json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+        data = _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    prompt, completion = _count(data.get("prompt_tokens")), _count(data.get("completion_tokens"))
+    prompt, completion = _count(data.prompt_tokens), _count(data.completion_tokens)
     if prompt is None:
         return None
-    details = data.get("prompt_tokens_details")
+    details = data.prompt_tokens_details
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     return Usage(prompt, completion or 0, cached)
 

@@ -1,0 +1,48 @@
+"""What an engine is and which models it serves, by asking it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmgate.probes.page import Ask, Page, ProbeFailed, answered
+from llmgate.wire.engines import CLUES, GENERIC, engine_of_server, parse_models
+
+MODELS_PATH = "/v1/models"
+
+
+async def detect(ask: Ask) -> str:
+    """A key of ENGINES; GENERIC when no clue tells. Raises ProbeFailed when not one question is answered."""
+    failure: ProbeFailed | None = None
+    server: str | None = None
+    for path, engine_of in CLUES:
+        try:
+            page = await ask(path)
+        except ProbeFailed as error:
+            failure = failure or error
+            continue
+        if page.status == 200 and (engine := engine_of(page.body)):
+            return engine
+        server = server or page.header(b"server")
+    if server is None and failure is not None:
+        raise failure
+    return engine_of_server(server or "") or GENERIC
+
+
+async def list_models(ask: Ask) -> Mapping[str, str]:
+    """Public name → served name; they are the same when learnt. Raises ProbeFailed when there is none."""
+    page = await ask(MODELS_PATH)
+    if page.status in (401, 403) or page.status >= 500:
+        raise answered(MODELS_PATH, page)
+    listed = parse_models(page.body) if page.status == 200 else None
+    if listed is None:
+        raise ProbeFailed(f"it is not an LLM server: {MODELS_PATH} answered {_what(page)}")
+    if not listed.ids:
+        raise ProbeFailed(f"{MODELS_PATH} lists no models")
+    return {name: name for name in listed.ids}
+
+
+def _what(page: Page) -> str:
+    if page.status != 200:
+        return str(page.status)
+    kind = page.header(b"content-type").split(";")[0][:80]
+    return f"with {kind if kind and kind.isprintable() else 'something'} that is not a list of models"

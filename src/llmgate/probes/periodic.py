@@ -1,0 +1,39 @@
+"""Work that is done again and again until it is cancelled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import NoReturn
+
+JITTER = 0.1
+"""Intervals vary by ±10 %, so that many tasks started together do not stay together."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+logger = logging.getLogger("llmgate.probes")
+
+
+async def repeat(
+    name: str,
+    work: Callable[[], Awaitable[None]],
+    interval: Callable[[], float],
+    *,
+    sleep: Sleep,
+    rng: Random,
+) -> NoReturn:
+    """Do `work`, sleep for `interval()` seconds ± JITTER, and so on.
+
+    `work` handles the errors that it expects. Any other is a mistake of ours: each type is logged once, and the work
+    goes on, since one bad answer must not blind the gateway for good.
+    """
+    logged: set[type[Exception]] = set()
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            if type(error) not in logged:
+                logged.add(type(error))
+                logger.exception("%s: unexpected %s, logged once; trying on", name, type(error).__name__)
+        await sleep(interval() * rng.uniform(1 - JITTER, 1 + JITTER))

@@ -1,0 +1,109 @@
+"""Reads one endpoint's own gauges. What cannot be read is left to age: EndpointMetrics.fresh tells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from llmgate.core.health import State
+from llmgate.core.types import Endpoint, EndpointMetrics
+from llmgate.probes.page import MISSING, Ask, Fetch, Pace, Page, ProbeFailed, answered, asker
+from llmgate.wire.engine_metrics import PageTooLarge, parse_metrics
+from llmgate.wire.engines import ENGINES, EngineKind
+
+DELAY_WHILE_OFF = 60.0
+"""Seconds between looks at an engine whose metrics are switched off."""
+
+logger = logging.getLogger("llmgate.probes")
+
+
+class Starts(Protocol):
+    """What the scraper needs of the endpoint's HealthProbe."""
+
+    times_learnt: int
+
+    def forget(self) -> None: ...
+
+
+class Scraper:
+    """Call it for one reading."""
+
+    def __init__(self, endpoint: Endpoint, fetch: Fetch, pace: Pace, clock: Callable[[], float], probe: Starts) -> None:
+        self._endpoint = endpoint
+        self._ask: Ask = asker(fetch, endpoint, pace.timeout)
+        self._pace = pace
+        self._clock = clock
+        self._probe = probe
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """The engine has (re)started: what was found out about it counts no more."""
+        self._start = self._probe.times_learnt
+        self._paths: tuple[str, ...] = ENGINES[self._endpoint.engine].metrics_paths if self._endpoint.engine else ()
+        self._off = False
+        self._capacity: int | None = None
+        self._capacity_asked = False
+        self._logged: set[str] = set()
+
+    def interval(self) -> float:
+        """Seconds until the next reading."""
+        return DELAY_WHILE_OFF if self._off else self._pace.interval
+
+    async def __call__(self) -> None:
+        engine = self._endpoint.engine
+        if engine is None or self._endpoint.health.state in (State.STARTING, State.DOWN):
+            return
+        if self._start != self._probe.times_learnt:
+            self._start_afresh()
+        at = self._clock()
+        try:
+            page = await self._page()
+            if page is None:
+                return
+            reading = parse_metrics(engine, page.body, at)
+        except (ProbeFailed, PageTooLarge) as failure:
+            if isinstance(failure, ProbeFailed) and failure.unreachable:
+                self._probe.forget()
+            self._log_once(logging.WARNING, f"its metrics cannot be read: {failure}")
+            return
+        if reading.running is None and reading.waiting is None and reading.kv_usage is None:
+            self._log_once(logging.WARNING, f"its metrics hold none of the gauges that are known of {engine}")
+        self._endpoint.metrics = await self._with_capacity(ENGINES[engine], reading)
+
+    async def _page(self) -> Page | None:
+        """The metrics page; None when there is none to be had. Paths that are missing are not tried again."""
+        while self._paths:
+            page = await self._ask(self._paths[0])
+            if page.status == 200:
+                self._off = False
+                return page
+            if page.status not in MISSING:
+                raise answered(self._paths[0], page)
+            if len(self._paths) == 1:
+                self._off = True
+                self._log_once(logging.INFO, f"its metrics are off ({self._paths[0]} answered {page.status})")
+                return None
+            self._paths = self._paths[1:]
+        return None
+
+    async def _with_capacity(self, kind: EngineKind, reading: EndpointMetrics) -> EndpointMetrics:
+        """Capacity does not change while an engine runs: it is kept, and asked for once where metrics do not tell."""
+        if reading.kv_capacity_tokens is not None:
+            self._capacity = reading.kv_capacity_tokens
+            return reading
+        if self._capacity is None and kind.capacity_page is not None and not self._capacity_asked:
+            path, parse = kind.capacity_page
+            try:
+                page = await self._ask(path)
+            except ProbeFailed:
+                return reading  # asked again with the next reading
+            self._capacity_asked = True
+            self._capacity = parse(page.body) if page.status == 200 else None
+        return replace(reading, kv_capacity_tokens=self._capacity)
+
+    def _log_once(self, level: int, what: str) -> None:
+        if what not in self._logged:
+            self._logged.add(what)
+            logger.log(level, "%s: %s", self._endpoint.name, what)

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient, Response
+from starlette.routing import BaseRoute
+
+from llmgate.core.pool import EndpointPool
+from llmgate.core.protocols import Candidates, Router
+from llmgate.core.scheduler import Scheduler
+from llmgate.core.types import EndpointMetrics, EndpointSpec, InferenceRequest, Verdict
+from llmgate.gateway.admin import create_admin_app
+from llmgate.telemetry.metrics import Metrics
+from tests.core import make
+
+SOCKET = "/run/vllm.sock"
+NOW = 1000.0
+UNIX_NOW = 1_700_000_000.0
+OPEN = {"/", "/dashboard.css", "/dashboard.js", "/docs", "/openapi.json"}
+
+
+class CheapestFirst(Router):
+    """Costs 2, 1, 3 … by position, so that the second endpoint wins."""
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        return [[2.0, 1.0, float("inf")][index] for index in range(len(candidates.endpoints))]
+
+
+@pytest.fixture
+def scheduler() -> Scheduler:
+    specs = [
+        EndpointSpec("a", "http://user:secret@a:8000", 1.6, "vllm", {"m": "served"}, "H100", {"zone": "x"}),
+        EndpointSpec("b", "http://b:8000", models={"m": "m"}),
+        EndpointSpec(SOCKET, f"unix:{SOCKET}", models={"m": "m"}),
+    ]
+    scheduler = Scheduler(EndpointPool(specs), CheapestFirst())
+    for endpoint in scheduler.pool:
+        endpoint.health.probe_passed()
+    return scheduler
+
+
+def app_of(scheduler: Scheduler, *, token: str = "", hosts: tuple[str, ...] = ()) -> FastAPI:
+    return create_admin_app(
+        scheduler,
+        Metrics(scheduler.pool, lambda: NOW),
+        clock=lambda: NOW,
+        wall_clock=lambda: UNIX_NOW,
+        token=token,
+        hosts=hosts,
+    )
+
+
+async def ask(app: FastAPI, path: str, method: str = "GET", *, host: str = "localhost", **headers: str) -> Response:
+    async with AsyncClient(transport=ASGITransport(app), base_url=f"http://{host}:8081") as client:
+        return await client.request(method, path, headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+
+async def ask_endpoint(scheduler: Scheduler, name: str) -> dict[str, Any]:
+    answer = (await ask(app_of(scheduler), "/api/endpoints")).json()
+    found: dict[str, Any] = next(each for each in answer if each["name"] == name)
+    return found
+
+
+def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and path of everything that the application serves."""
+    for path, operations in app.openapi()["paths"].items():
+        for method in operations:
+            yield method.upper(), path
+    route: BaseRoute
+    for route in app.routes:
+        if (path := getattr(route, "path", "")) and not getattr(route, "include_in_schema", True):
+            yield "GET", path
+
+
+# Endpoints
+
+
+async def test_an_endpoint_is_shown_with_its_specification_state_and_load(scheduler: Scheduler) -> None:
+    endpoint = scheduler.pool.get("a")
+    assert endpoint is not None
+    endpoint.metrics = EndpointMetrics(at=NOW - 2, running=3, waiting=0, kv_usage=0.5, kv_capacity_tokens=1000)
+    scheduler.ledger.book(make.request(100, 50), endpoint, NOW)
+    assert await ask_endpoint(scheduler, "a") == {
+        "name": "a",
+        "url": "http://a:8000",
+        "engine": "vllm",
+        "models": {"m": "served"},
+        "weight": 1.6,
+        "labels": {"zone": "x"},
+        "gpu": "H100",
+        "state": "up",
+        "reason": "",
+        "ejected_seconds": None,
+        "draining": False,
+        "in_flight": {"requests": 1, "prefill_tokens": 100, "decode_tokens": 50},
+        "recent_tokens": 150.0,
+        "gauges": {
+            "age_seconds": 2.0,
+            "fresh": True,
+            "running": 3,
+            "waiting": 0,
+            "kv_usage": 0.5,
+            "kv_capacity_tokens": 1000,
+        },
+    }
+
+
+async def test_an_endpoint_that_was_never_read_has_no_gauges(scheduler: Scheduler) -> None:
+    assert (await ask_endpoint(scheduler, "b"))["gauges"] is None
+
+
+async def test_an_old_reading_is_marked_as_not_fresh(scheduler: Scheduler) -> None:
+    endpoint = scheduler.pool.get("b")
+    assert endpoint is not None
+    endpoint.metrics = EndpointMetrics(at=NOW - 60, waiting=4)
+    gauges = (await ask_endpoint(scheduler, "b"))["gauges"]
+    assert (gauges["age_seconds"], gauges["fresh"], gauges["kv_usage"]) == (60, False, None)
+
+
+async def test_an_ejected_endpoint_says_why_and_for_how_long(scheduler: Scheduler) -> None:
+    endpoint = scheduler.pool.get("b")
+    assert endpoint is not None
+    endpoint.health.request_ended(Verdict.UNREACHABLE, NOW - 10, trial=False, reason="connection refused")
+    shown = await ask_endpoint(scheduler, "b")
+    assert (shown["state"], shown["reason"], shown["ejected_seconds"]) == ("ejected", "connection refused", 20)
+
+
+@pytest.mark.parametrize("name", ["a", SOCKET])
+@pytest.mark.parametrize("escaped", [True, False])
+async def test_an_endpoint_is_drained_and_undrained_and_again_to_no_effect(
+    scheduler: Scheduler, name: str, escaped: bool
+) -> None:
+    app, endpoint = app_of(scheduler), scheduler.pool.get(name)
+    assert endpoint is not None
+    path = f"/api/endpoints/{quote(name, safe='') if escaped else name}"
+    for verb, draining in [("drain", True), ("drain", True), ("undrain", False), ("undrain", False)]:
+        answer = await ask(app, f"{path}/{verb}", "POST")
+        assert answer.status_code == 200
+        assert (answer.json()["name"], answer.json()["draining"]) == (name, draining)
+        assert endpoint.draining is draining
+        assert (endpoint in scheduler.pool.ready("m", NOW)) is not draining
+
+
+# Decisions
+
+
+async def test_decisions_are_explained_newest_first(scheduler: Scheduler) -> None:
+    for at in (NOW - 3, NOW - 1):
+        scheduler.schedule(make.request(100, 50), at)
+    newest, older = (await ask(app_of(scheduler), "/api/decisions")).json()
+    assert older["age_seconds"] == 3
+    newest.pop("request_id")
+    assert newest == {
+        "time": UNIX_NOW - 1,
+        "age_seconds": 1,
+        "model": "m",
+        "prompt_tokens": 100,
+        "endpoint": "b",
+        "cached_tokens": 0,
+        "tied": 1,
+        "candidates": [
+            {"endpoint": "b", "cost": 1, "cached_tokens": 0},
+            {"endpoint": "a", "cost": 2, "cached_tokens": 0},
+            {"endpoint": SOCKET, "cost": None, "cached_tokens": 0},  # JSON has no infinity
+        ],
+    }
+
+
+async def test_a_limit_keeps_the_newest_decisions(scheduler: Scheduler) -> None:
+    for at in (1.0, 2.0, 3.0):
+        scheduler.schedule(make.request(), at)
+    answer = (await ask(app_of(scheduler), "/api/decisions?limit=2")).json()
+    assert [each["age_seconds"] for each in answer] == [NOW - 3, NOW - 2]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/api/endpoints/nobody/drain", 404, "not_found"),
+        ("POST", "/api/endpoints//nobody.sock/undrain", 404, "not_found"),
+        ("GET", "/api/nothing", 404, "not_found"),
+        ("GET", "/../../etc/passwd", 404, "not_found"),
+        ("GET", "/dashboard.js/..%2f__init__.py", 404, "not_found"),
+        ("DELETE", "/api/endpoints", 405, "method_not_allowed"),
+        ("GET", "/api/decisions?limit=0", 422, "unprocessable_content"),
+        ("GET", "/api/decisions?limit=many", 422, "unprocessable_content"),
+    ],
+)
+async def test_errors_have_the_envelope_of_the_data_port(
+    scheduler: Scheduler, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await ask(app_of(scheduler), path, method)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+    assert error["message"]
+
+
+async def test_a_mistake_of_our_own_is_answered_without_its_details(scheduler: Scheduler) -> None:
+    endpoint = scheduler.pool.get("a")
+    assert endpoint is not None
+    endpoint.models = None  # type: ignore[assignment]
+    transport = ASGITransport(app_of(scheduler), raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.get("/api/endpoints")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "models" not in answer.text
+
+
+# Pages and metrics
+
+
+async def test_metrics_come_in_the_format_that_is_asked_for(scheduler: Scheduler) -> None:
+    app = app_of(scheduler)
+    plain = await ask(app, "/metrics")
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'llmgate_endpoint_up{endpoint="a"} 1.0' in plain.text
+    modern = await ask(app, "/metrics", accept="application/openmetrics-text;version=1.0.0")
+    assert modern.headers["content-type"].startswith("application/openmetrics-text")
+
+
+async def test_the_fleet_page_is_served_with_a_strict_policy_and_in_no_frame(scheduler: Scheduler) -> None:
+    for path, kind in [("/", "text/html"), ("/dashboard.css", "text/css"), ("/dashboard.js", "text/javascript")]:
+        answer = await ask(app_of(scheduler), path)
+        assert answer.headers["content-type"].startswith(kind)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_openapi_document_names_the_fields_of_the_answers(scheduler: Scheduler) -> None:
+    app = app_of(scheduler, token="sesame")
+    document = (await ask(app, "/openapi.json")).json()
+    assert "in_flight" in document["components"]["schemas"]["EndpointView"]["properties"]
+    assert document["paths"]["/api/endpoints"]["get"]["security"] == [{"HTTPBearer": []}]
+    assert (await ask(app, "/docs")).status_code == 200
+
+
+# Who may ask
+
+
+async def test_with_a_token_everything_but_the_static_pages_wants_it(scheduler: Scheduler) -> None:
+    """Every route, so that a new one cannot be forgotten."""
+    app = app_of(scheduler, token="sesame")
+    seen = set()
+    for method, path in routes(app):
+        path = path.replace("{name}", "a").replace("{name:path}", "a")
+        seen.add(path)
+        status = (await ask(app, path, method)).status_code
+        assert status == (200 if path in OPEN else 401), path
+        assert (await ask(app, path, method, authorization="Bearer sesame")).status_code == 200, path
+    assert seen > OPEN
+    assert {"/metrics", "/api/endpoints", "/api/decisions", "/api/endpoints/a/drain"} <= seen
+
+
+@pytest.mark.parametrize(
+    "given", ["Bearer wrong", "Bearer", "Bearer sesam", "Bearer sesame2", "Basic sesame", "sesame"]
+)
+async def test_a_wrong_token_is_refused_with_a_challenge_in_json(scheduler: Scheduler, given: str) -> None:
+    answer = await ask(app_of(scheduler, token="sesame"), "/api/endpoints", authorization=given)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["error"]["code"] == "unauthorized"
+
+
+async def test_a_token_may_hold_any_character(scheduler: Scheduler) -> None:
+    app = app_of(scheduler, token="sésame")
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as client:
+        right = await client.get("/api/endpoints", headers={b"authorization": "Bearer sésame".encode()})
+        wrong = await client.get("/api/endpoints", headers={b"authorization": "Bearer sèsame".encode()})
+    assert (right.status_code, wrong.status_code) == (200, 401)
+
+
+async def test_a_refused_drain_changes_nothing(scheduler: Scheduler) -> None:
+    await ask(app_of(scheduler, token="sesame"), "/api/endpoints/a/drain", "POST")
+    assert not any(endpoint.draining for endpoint in scheduler.pool)

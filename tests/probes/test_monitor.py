@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+
+from llmgate.core.health import State
+from llmgate.core.pool import EndpointPool
+from llmgate.core.types import Endpoint, EndpointSpec
+from llmgate.probes.monitor import Monitor
+from tests.core.make import state
+from tests.probes.fakes import HANGS, FakeEngines, ManualTime, llamacpp, page, settle, vllm
+from tests.probes.test_health import Pace
+
+
+class Fleet:
+    """Endpoints a, b, c … watched by a monitor whose time is moved by hand."""
+
+    def __init__(self) -> None:
+        self.time = ManualTime()
+        self.pool = EndpointPool()
+        self.engines = FakeEngines()
+        self.monitor = Monitor(
+            self.pool,
+            self.engines.fetch,
+            health=Pace(5.0, 1000.0),
+            scrape=Pace(1.0, 1000.0),
+            clock=self.time.clock,
+            sleep=self.time.sleep,
+            rng=Random(7),
+        )
+
+    def add(self, name: str) -> Endpoint:
+        endpoint = self.pool.add(EndpointSpec(name, f"http://{name}"))
+        self.monitor.watch(endpoint)
+        return endpoint
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    fleet = Fleet()
+    yield fleet
+    await fleet.monitor.stop()
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "no task is left"
+
+
+async def test_engines_that_come_up_late_are_used_within_moments(fleet: Fleet) -> None:
+    a = fleet.add("a")
+    await fleet.time.advance(0.5)
+    assert state(a.health) is State.STARTING
+    fleet.engines.engines["a"] = vllm()
+    await fleet.time.advance(0.5)
+    assert state(a.health) is State.UP
+    await fleet.time.advance(1.5)
+    assert a.metrics is not None
+    assert a.metrics.fresh(fleet.time.now)
+
+
+async def test_it_never_gives_up(fleet: Fleet) -> None:
+    a = fleet.add("a")
+    await fleet.time.advance(3600)
+    fleet.engines.engines["a"] = llamacpp()
+    await fleet.time.advance(2)
+    assert a.health.available
+    assert a.engine == "llamacpp"
+
+
+async def test_an_endpoint_that_hangs_delays_no_other(fleet: Fleet) -> None:
+    fleet.engines.engines = {"a": {**vllm(), "/health": HANGS}, "b": {**vllm(), "/metrics": HANGS}, "c": vllm()}
+    a, b, c = fleet.add("a"), fleet.add("b"), fleet.add("c")
+    fleet.engines.engines["b"]["/metrics"] = vllm()["/metrics"]
+    await fleet.time.advance(1.5)
+    fleet.engines.engines["b"]["/metrics"] = HANGS
+    await fleet.time.advance(20)
+    assert (a.health.state, b.health.state, c.health.state) == (State.STARTING, State.UP, State.UP)
+    assert c.metrics is not None
+    assert c.metrics.fresh(fleet.time.now, max_age=1.2)
+    assert b.metrics is not None
+    assert not b.metrics.fresh(fleet.time.now), "old, and known to be"
+    assert fleet.engines.asked["b", "/health"] >= 4, "its health is still asked"
+
+
+async def test_an_engine_is_asked_no_more_often_than_configured(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = vllm()
+    fleet.add("a")
+    await fleet.time.advance(100)
+    assert 18 <= fleet.engines.asked["a", "/health"] <= 23
+    assert 90 <= fleet.engines.asked["a", "/metrics"] <= 113
+
+
+async def test_a_restart_as_another_engine_is_noticed_by_the_next_probe(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = vllm()
+    a = fleet.add("a")
+    await fleet.time.advance(2)
+    del fleet.engines.engines["a"]
+    await fleet.time.advance(1.2)  # a scrape was refused; no health probe yet
+    fleet.engines.engines["a"] = llamacpp()
+    await fleet.time.advance(6)
+    assert (a.engine, a.health.state) == ("llamacpp", State.UP)
+    assert a.metrics is not None
+    assert (a.metrics.waiting, a.metrics.kv_capacity_tokens) == (4, 4096)
+
+
+async def test_nothing_is_written_to_an_endpoint_that_is_no_longer_watched(fleet: Fleet) -> None:
+    a = fleet.add("a")
+    fleet.monitor.unwatch(a)
+    fleet.engines.engines["a"] = vllm()
+    await fleet.time.advance(10)
+    assert (state(a.health), a.metrics) == (State.STARTING, None)
+    fleet.monitor.watch(a)
+    await fleet.time.advance(1)
+    assert state(a.health) is State.UP
+
+
+async def test_stopping_ends_probes_that_hang_and_may_be_repeated(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = {"/health": HANGS}
+    fleet.add("a")
+    await settle()
+    await fleet.monitor.stop()
+    await fleet.monitor.stop()
+    asked = fleet.engines.asked.total()
+    await fleet.time.advance(10)
+    assert fleet.engines.asked.total() == asked
+
+
+async def test_watching_twice_is_watching_once(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = vllm()
+    fleet.monitor.watch(fleet.add("a"))
+    await settle()
+    assert fleet.engines.asked["a", "/health"] == 1
+
+
+async def test_a_fifty_megabyte_page_of_an_engine_harms_nothing(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = {**vllm(), "/metrics": page(b"vllm:x 1\n" * 5_600_000)}
+    a = fleet.add("a")
+    await fleet.time.advance(3)
+    assert (a.engine, a.health.state, a.metrics) == ("vllm", State.UP, None)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from llmgate.core.types import EndpointMetrics
+from llmgate.wire.engine_metrics import MAX_PAGE_BYTES, PageTooLarge, parse_metrics
+from llmgate.wire.engines import ENGINES
+from tests.wire.engine_pages import recorded
+
+AT = 12.5
+
+
+def reading(
+    running: int | None = None, waiting: int | None = None, usage: float | None = None, capacity: int | None = None
+) -> EndpointMetrics:
+    return EndpointMetrics(AT, running, waiting, usage, capacity)
+
+
+@pytest.mark.parametrize(
+    ("engine", "page", "expected"),
+    [
+        ("vllm", "vllm-0.32/metrics-idle.txt", reading(0, 0, 0.0, 8192)),
+        ("vllm", "vllm-0.32/metrics-load.txt", reading(4, 20, 12 / 63, 8192)),
+        ("llamacpp", "llamacpp-2026.10/metrics-idle.txt", reading(0, 0)),
+        ("llamacpp", "llamacpp-2026.10/metrics-load.txt", reading(2, 4)),
+        ("vllm", "reconstructed/vllm-v0.txt", reading(2, 1, 0.25, 7163 * 16)),
+        ("vllm", "reconstructed/vllm-dp2.txt", reading(8, 9, 0.97, 200_000)),
+        ("sglang", "reconstructed/sglang-dp2-priority.txt", reading(11, 3, 0.91, 800_000)),
+        ("sglang", "reconstructed/sglang-underscore.txt", reading(2, 1, 0.5, 64_000)),
+        ("sglang", "reconstructed/sglang-loads.txt", reading(8, 1, 0.4, 200_000)),
+        ("tgi", "reconstructed/tgi.txt", reading(8, 5)),
+        ("trtllm", "reconstructed/trtllm.txt", reading(3, 2, 0.625, 64_000)),
+        ("trtllm", "reconstructed/trtllm-old.txt", reading()),
+    ],
+)
+def test_the_gauges_of_each_engine(engine: str, page: str, expected: EndpointMetrics) -> None:
+    assert parse_metrics(engine, recorded(page), AT) == expected
+
+
+@pytest.mark.parametrize("name", ["vllm-0.32/metrics-load.txt", "llamacpp-2026.10/metrics-load.txt"])
+def test_it_agrees_with_the_full_parser_on_recorded_pages(name: str) -> None:
+    page = recorded(name)
+    values = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
+    engine = name.split("-")[0]
+    kind, read = ENGINES[engine], parse_metrics(engine, page, AT)
+    assert read.running == values[kind.running[0]]
+    assert read.waiting == values[kind.waiting[0]]
+    assert read.kv_usage == values.get(kind.kv_usage[0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_page_leaves_everything_unknown(engine: str) -> None:
+    for page in (b"", b"<html>\n</html>", b"python_info 1\n", b"\x00\xff\n" * 1000):
+        assert parse_metrics(engine, page, AT) == reading()
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"+Inf", b"-Inf", b"-1", b"None", b"nonsense", b"1e300", b"'0'"])
+def test_what_is_no_sensible_number_is_unknown_never_zero(value: bytes) -> None:
+    page = re.sub(rb"(?m)^(vllm:(?:num_requests_\w+ing|kv_cache_usage_perc)\{.*\}) .*$", rb"\1 " + value, DP2)
+    assert parse_metrics("vllm", page, AT) == reading(capacity=200_000)
+
+
+DP2 = recorded("reconstructed/vllm-dp2.txt")
+
+
+@pytest.mark.parametrize("gauge", ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"])
+def test_one_rank_of_unknown_pressure_makes_the_sum_unknown(gauge: str) -> None:
+    page = re.sub(rf'(?m)^(vllm:{gauge}{{engine="1".*}}) .*$'.encode(), rb"\1 NaN", DP2)
+    read = parse_metrics("vllm", page, AT)
+    known = {"num_requests_running": read.running, "num_requests_waiting": read.waiting}
+    known["kv_cache_usage_perc"] = None if read.kv_usage is None else 1
+    assert known[gauge] is None
+    assert sum(value is None for value in known.values()) == 1
+
+
+def test_a_usage_that_is_not_a_ratio_is_unknown() -> None:
+    page = b'vllm:kv_cache_usage_perc{engine="0"} 55.0\nvllm:num_requests_running 1\n'
+    assert parse_metrics("vllm", page, AT) == reading(running=1)
+
+
+@pytest.mark.parametrize("labels", [b'kv_cache_size_tokens="None",', b""])
+def test_capacity_falls_back_to_blocks_times_their_size(labels: bytes) -> None:
+    info = b'vllm:cache_config_info{%bblock_size="16",engine="0",effective_block_size="1",num_gpu_blocks="100"} 1.0\n'
+    assert parse_metrics("vllm", info % labels, AT).kv_capacity_tokens == 1600
+
+
+@pytest.mark.parametrize("blocks", [b"None", b"0", b"-5", b"", b"nan"])
+def test_a_capacity_that_cannot_be_read_is_unknown(blocks: bytes) -> None:
+    info = b'vllm:cache_config_info{block_size="16",num_gpu_blocks="%b"} 1.0\n' % blocks
+    assert parse_metrics("vllm", info, AT).kv_capacity_tokens is None
+
+
+def test_tensor_parallel_copies_of_one_rank_are_not_summed() -> None:
+    page = b"".join(b'sglang:num_queue_reqs{dp_rank="0",tp_rank="%d"} 4\n' % rank for rank in range(8))
+    assert parse_metrics("sglang", page, AT).waiting == 4
+
+
+def test_names_match_whole_and_only_at_the_start_of_a_line() -> None:
+    page = (
+        b'vllm:num_requests_waiting_by_reason{reason="capacity"} 7\n'
+        b"# vllm:num_requests_waiting 8\n"
+        b"my_vllm:num_requests_waiting 9\n"
+        b"vllm:num_requests_waitingX 9\n"
+    )
+    assert parse_metrics("vllm", page, AT) == reading()
+    assert parse_metrics("vllm", b"vllm:num_requests_waiting 3", AT).waiting == 3
+
+
+def test_the_exposition_format_is_read_as_it_may_be_written() -> None:
+    page = (
+        b'vllm:num_requests_running{model_name="a}b\\"c{,engine=\\"9\\"",engine="0"}\t2.0 1700000000000\r\n'
+        b'vllm:num_requests_running{engine="1", model_name="x",} 3e0\r\n'
+        b"vllm:num_requests_waiting{} 1\r\n"
+    )
+    assert parse_metrics("vllm", page, AT) == reading(running=5, waiting=1)
+
+
+def test_a_page_over_the_bound_is_refused() -> None:
+    page = b"vllm:num_requests_waiting 3\n"
+    fits = page + b"#" * (MAX_PAGE_BYTES - len(page))
+    assert parse_metrics("vllm", fits, AT).waiting == 3
+    with pytest.raises(PageTooLarge):
+        parse_metrics("vllm", fits + b"#", AT)
+
+
+def test_unclosed_quotes_do_not_run_on_into_other_lines() -> None:
+    hostile = (b'vllm:num_requests_running{a="' + b"\\" * 9999 + b"\n") * 50 + b"vllm:num_requests_waiting 3\n"
+    assert parse_metrics("vllm", hostile, AT) == reading(waiting=3)
