@@ -104,7 +104,7 @@ async def test_a_web_page_is_no_llm_server() -> None:
     html = page(b"<!doctype html>", content_type="text/html")
     case = Case({"/health": html, "/v1/models": html, "/metrics": html, "/info": html})
     await case.probes(5)
-    assert case.state is State.STARTING
+    assert (case.state, case.endpoint.engine) == (State.STARTING, None)
     assert case.health.reason == (
         "it is not an LLM server: /v1/models answered with text/html that is not a list of models"
     )

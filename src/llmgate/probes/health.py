@@ -88,8 +88,8 @@ class HealthProbe:
             engine = await detect(self._ask)
             if path == ENGINES[engine].health_path and page.status != 200:
                 raise answered(path, page)
-        self._endpoint.engine = engine
         await self._refresh_models()
+        self._endpoint.engine = engine  # only now: what serves no models is no engine of any make
         self.times_learnt += 1
 
     async def _refresh_models(self) -> None:
