@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -95,10 +94,3 @@ def test_causes_are_counted_once_for_each_charge() -> None:
     assert ledger.settle(charge, TerminationCause.CLIENT_GONE)
     assert not ledger.settle(charge, TerminationCause.COMPLETED)
     assert ledger.causes == {TerminationCause.CLIENT_GONE: 1}
-
-
-def test_recently_booked_tokens_fade() -> None:
-    there = endpoint()
-    Ledger().book(request(900, 100), there, 100.0)
-    assert there.load.recent(100.0) == 1000
-    assert there.load.recent(160.0) == pytest.approx(1000 / 2.718281828)

@@ -99,3 +99,14 @@ def test_a_removed_endpoints_slot_is_used_again_and_its_load_is_not() -> None:
     assert again.slot == gone.slot
     assert again.load.requests == 0
     assert made.remove("never-there") is None
+
+
+def test_recently_booked_tokens_fade_by_a_factor_of_e_a_minute() -> None:
+    made = pool(1)
+    only = made.ready("m", 100.0)[0]
+    only.load.recent_tokens = 1000.0
+    for tenth in range(1, 601):
+        made.ready("m", 100.0 + tenth / 10)
+    assert only.load.recent_tokens == pytest.approx(1000 / 2.718281828, rel=0.02)
+    made.ready("m", 86_400.0)
+    assert only.load.recent_tokens == pytest.approx(0.0)

@@ -26,13 +26,14 @@ class Charge:
         self.booked_at = now
         self.trial = trial
         self.settled = False
-        self._load = endpoint.load
-        self._prefill = max(request.prompt_tokens - cached_tokens, 0)
-        self._decode = max(request.expected_output_tokens, 0)
-        self._load.requests += 1
-        self._load.prefill_tokens += self._prefill
-        self._load.decode_tokens += self._decode
-        self._load.note_booked(self._prefill + self._decode, now)
+        self._load = load = endpoint.load
+        prefill = request.prompt_tokens - cached_tokens
+        self._prefill = prefill = prefill if prefill > 0 else 0
+        self._decode = decode = request.expected_output_tokens
+        load.requests += 1
+        load.prefill_tokens += prefill
+        load.decode_tokens += decode
+        load.recent_tokens += prefill + decode
 
     @property
     def outstanding_tokens(self) -> int:

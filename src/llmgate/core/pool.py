@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from llmgate.core.health import Health, HealthPolicy, State
 from llmgate.core.types import Endpoint, EndpointSpec
 
+AGE_SECONDS = 1.0
+"""How often loads are aged. Against a time constant of a minute that is smooth."""
+
 
 class EndpointPool:
     """Endpoints by name. The ready tuple of each model is cached and rebuilt only after a change."""
@@ -24,7 +27,8 @@ class EndpointPool:
         self._health = health
         self._ready: dict[str, tuple[Endpoint, ...]] = {}
         self._models: dict[str, None] | None = None
-        self._next_tick = math.inf
+        self._aged_at = math.inf  # the first tick only starts the clock
+        self._next_tick = -math.inf
         for spec in specs:
             self.add(spec)
 
@@ -109,14 +113,16 @@ class EndpointPool:
         return any(self.ready(model, now) for model in self.models)
 
     def _tick(self, now: float) -> None:
+        """Time has passed: ejections end, loads fade."""
+        elapsed = max(now - self._aged_at, 0.0)
+        self._aged_at = now
         for endpoint in self:
             endpoint.health.tick(now)
-        self._changed()
+            endpoint.load.age(elapsed)
+        ejections = (e.health.until for e in self if e.health.state is State.EJECTED)
+        self._next_tick = min((now + AGE_SECONDS, *ejections))
 
     def _changed(self) -> None:
         self._ready.clear()
         self._models = None
-        self._next_tick = min(
-            (e.health.until for e in self if e.health.state is State.EJECTED),
-            default=math.inf,
-        )
+        self._next_tick = -math.inf  # there may be an ejection that ends sooner

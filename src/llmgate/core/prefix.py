@@ -42,28 +42,28 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._young) + sum(key not in self._young for key in self._old)
 
-    def matched_blocks(self, keys: Sequence[int], slots: Sequence[int]) -> list[int]:
-        """For each slot, how many leading blocks of the chain `keys` it has seen."""
+    def holders(self, keys: Sequence[int]) -> list[tuple[int, int]]:
+        """Who has seen how much of the chain `keys`: (blocks, mask of those who saw that many), ever deeper and fewer.
+
+        An endpoint is in all masks up to its own longest match; one that saw nothing is in none.
+        """
         young, old = self._young, self._old
         holders = -1  # everyone has seen the empty prefix
-        levels: list[tuple[int, int]] = []  # (depth, holders of everything above it), each time somebody drops out
+        levels: list[tuple[int, int]] = []
         for depth, key in enumerate(keys):
             seen = young.get(key)
             if seen is None:
                 seen = old.get(key, 0)
             still = holders & seen
             if still != holders:
-                levels.append((depth, holders))
+                if depth:
+                    levels.append((depth, holders))
                 if not still:
-                    break
+                    return levels
                 holders = still
-        else:
+        if keys:
             levels.append((len(keys), holders))
-        matched = [0] * len(slots)
-        for depth, mask in levels:  # ever deeper, ever fewer
-            if depth:
-                matched = [depth if mask >> slot & 1 else before for slot, before in zip(slots, matched, strict=True)]
-        return matched
+        return levels
 
     def record(self, keys: Sequence[int], slot: int) -> None:
         """The endpoint in `slot` is about to see these blocks."""

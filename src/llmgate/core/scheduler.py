@@ -107,7 +107,7 @@ class Scheduler:
             raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
         candidates = Candidates(endpoints, self._cached_tokens(request, endpoints), now)
         costs = self.router.score(request, candidates)
-        chosen, tied = self._pick(endpoints, costs, now)
+        chosen, tied = self._pick(endpoints, costs)
         decision = Decision(
             request.id,
             now,
@@ -166,20 +166,28 @@ class Scheduler:
             knowledge.output.learn(usage.completion_tokens)
 
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
-        if not request.prefix:
+        """Prompt tokens that each endpoint is thought to hold in its cache."""
+        levels = self._prefixes.holders(request.prefix) if request.prefix else None
+        if not levels:
             return [0] * len(endpoints)
-        per_byte = request.prompt_tokens / max(request.prompt_bytes, 1)
-        blocks = self._prefixes.matched_blocks(request.prefix, [endpoint.slot for endpoint in endpoints])
-        return [int(block_end(count) * per_byte) for count in blocks]
+        per_byte = request.prompt_tokens / request.prompt_bytes
+        cached = [0] * len(endpoints)
+        for blocks, mask in levels:
+            tokens = int(block_end(blocks) * per_byte)
+            cached = [
+                tokens if mask >> endpoint.slot & 1 else before
+                for endpoint, before in zip(endpoints, cached, strict=True)
+            ]
+        return cached
 
-    def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float], now: float) -> tuple[int, int]:
+    def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:
         """Index of the choice, and how many candidates were tied at the lowest cost."""
         best = min(costs)
         limit = best + abs(best) * self.router.tie_margin
         tied = [index for index, cost in enumerate(costs) if cost <= limit]
         if len(tied) == 1:
             return tied[0], 1
-        recent = [endpoints[index].load.recent(now) / endpoints[index].weight for index in tied]
+        recent = [endpoints[index].load.recent_tokens / endpoints[index].weight for index in tied]
         fewest = min(recent)
         least_used = [index for index, tokens in zip(tied, recent, strict=True) if tokens <= fewest]
         chosen = least_used[0] if len(least_used) == 1 else self._random.choice(least_used)

@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     EMBEDDING = "embedding"
 
 
-class TerminationCause(enum.Enum):
+class TerminationCause(enum.StrEnum):
     """How a request (or one attempt at it) ended; the value is what metrics and logs show."""
 
     COMPLETED = "completed"
@@ -92,13 +92,13 @@ class EndpointMetrics:
 
 
 class Load:
-    """What the gateway itself has booked on one endpoint and not yet settled. Only the ledger writes to it.
+    """What the gateway itself has booked on one endpoint and not yet settled. Only the ledger books and settles.
 
-    `recent_tokens` is all tokens booked lately, decayed with a time constant of RECENT_SECONDS: it tells apart two
-    endpoints that are equally idle now but did not do equal work. Read it through `recent(now)`.
+    `recent_tokens` is all tokens booked lately, each fading with a time constant of RECENT_SECONDS: it tells apart two
+    endpoints that are equally idle now but did not do equal work. The pool lets it fade, about once a second.
     """
 
-    __slots__ = ("_recent", "_recent_at", "decode_tokens", "prefill_tokens", "requests")
+    __slots__ = ("decode_tokens", "prefill_tokens", "recent_tokens", "requests")
 
     RECENT_SECONDS = 60.0
 
@@ -106,23 +106,16 @@ class Load:
         self.requests = 0
         self.prefill_tokens = 0
         self.decode_tokens = 0
-        self._recent = 0.0
-        self._recent_at = 0.0
+        self.recent_tokens = 0.0
 
     @property
     def tokens(self) -> int:
         """Outstanding work: prompt tokens not yet prefilled plus output tokens still expected."""
         return self.prefill_tokens + self.decode_tokens
 
-    def recent(self, now: float) -> float:
-        """Tokens booked lately, each fading away over RECENT_SECONDS."""
-        if not self._recent:
-            return 0.0
-        return self._recent * math.exp((self._recent_at - now) / self.RECENT_SECONDS)
-
-    def note_booked(self, tokens: int, now: float) -> None:
-        self._recent = self.recent(now) + tokens
-        self._recent_at = now
+    def age(self, seconds: float) -> None:
+        """Let `recent_tokens` fade."""
+        self.recent_tokens *= math.exp(-seconds / self.RECENT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

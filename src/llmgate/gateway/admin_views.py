@@ -77,7 +77,7 @@ class EndpointView(BaseModel):
             in_flight=InFlight(
                 requests=load.requests, prefill_tokens=load.prefill_tokens, decode_tokens=load.decode_tokens
             ),
-            recent_tokens=load.recent(now),
+            recent_tokens=load.recent_tokens,
             gauges=EngineGauges.of(metrics, now) if metrics else None,
         )
 

@@ -14,7 +14,7 @@ OUT_OF_BOUND = 1e12
 class PrefixAffinity(Router):
     """The endpoint that has seen most of this prompt, unless it is too busy for that to pay.
 
-    The load of an endpoint is its outstanding tokens plus those booked lately (`Load.recent`), over its weight. The
+    The load of an endpoint is its outstanding tokens plus those booked lately (`Load.recent_tokens`), over its weight. The
     endpoint with the longest match is taken while its load is within
 
         least load × (1 + `relative`)  +  `patience` × the prompt tokens it would save over the least loaded endpoint
@@ -42,27 +42,41 @@ class PrefixAffinity(Router):
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         endpoints, cached, now = candidates
-        loads = []
-        full = []  # indices of endpoints without room
-        for index, endpoint in enumerate(endpoints):
-            load = endpoint.load
-            loads.append((load.prefill_tokens + load.decode_tokens + load.recent(now)) / endpoint.weight)
-            if endpoint.metrics is not None and self._saturated(endpoint, endpoint.metrics, request, now):
-                full.append(index)
-        with_room = [index for index in range(len(endpoints)) if index not in full] if full else range(len(endpoints))
-        least, lost = min((loads[i], -cached[i]) for i in with_room or range(len(endpoints)))
+        loads = [
+            (load.prefill_tokens + load.decode_tokens + load.recent_tokens) / endpoint.weight
+            for endpoint in endpoints
+            for load in (endpoint.load,)
+        ]
+        full = [
+            index
+            for index, endpoint in enumerate(endpoints)
+            if endpoint.metrics is not None and self._saturated(endpoint, endpoint.metrics, request, now)
+        ]
+        least, lost = self._least_loaded(loads, cached, full)
         bound = least * (1.0 + self.relative)
+        lost_bound = bound - self.patience * lost
         prompt, patience = request.prompt_tokens, self.patience
         scale = 1.0 / (1.0 + sum(loads))
         costs = [
             prompt - held + load * scale
-            if load <= bound or load <= bound + patience * (held + lost)
+            if load <= bound or load <= lost_bound + patience * held
             else OUT_OF_BOUND + load
             for load, held in zip(loads, cached, strict=True)
         ]
         for index in full:
             costs[index] = OUT_OF_BOUND + loads[index]
         return costs
+
+    def _least_loaded(self, loads: list[float], cached: Sequence[int], full: list[int]) -> tuple[float, int]:
+        """The least load, and the prompt tokens held there; of endpoints with room, if there are any."""
+        if full and len(full) < len(loads):
+            with_room = [index for index in range(len(loads)) if index not in full]
+            loads = [loads[index] for index in with_room]
+            cached = [cached[index] for index in with_room]
+        least = min(loads)
+        if loads.count(least) == 1:
+            return least, cached[loads.index(least)]
+        return least, max(held for load, held in zip(loads, cached, strict=True) if load == least)
 
     def _saturated(self, endpoint: Endpoint, metrics: EndpointMetrics, request: InferenceRequest, now: float) -> bool:
         if metrics.kv_usage is not None and metrics.kv_usage > self.capacity_share and metrics.fresh(now):

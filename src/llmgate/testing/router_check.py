@@ -52,7 +52,7 @@ def _close(left: Sequence[float], right: Sequence[float]) -> bool:
 
 def _state(endpoint: Endpoint) -> tuple[object, ...]:
     load = endpoint.load
-    return (load.requests, load.tokens, load.recent(0.0), endpoint.metrics, endpoint.draining, endpoint.health.state)
+    return (load.requests, load.tokens, load.recent_tokens, endpoint.metrics, endpoint.draining, endpoint.health.state)
 
 
 def _endpoint(slot: int, random: Random) -> Endpoint:
