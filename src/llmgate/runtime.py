@@ -116,7 +116,7 @@ class Gateway:
         timeouts, retries = config.timeouts, config.retries
         proxy = Proxy(
             self.scheduler,
-            Intake(self.scheduler, self._tokenizers, config.server.body_limit),
+            Intake(self.scheduler, self._tokenizers),
             self.client,
             self._destinations,
             self.metrics,
@@ -125,7 +125,14 @@ class Gateway:
             retry=RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
             clock=self._clock,
         )
-        return App(self.scheduler, proxy, self.metrics, clock=self._clock, started_at=int(time.time()))
+        return App(
+            self.scheduler,
+            proxy,
+            self.metrics,
+            body_limit=config.server.body_limit,
+            clock=self._clock,
+            started_at=int(time.time()),
+        )
 
     def _admin_app(self) -> object:
         from llmgate.gateway.admin import create_admin_app  # FastAPI takes a while to import: not for `llmgate check`

@@ -20,7 +20,7 @@ def agreement(left: Sequence[int], right: Sequence[int]) -> int:
 def test_keys_agree_exactly_as_far_as_whole_blocks_of_the_prompts_do(left: bytes, right: bytes) -> None:
     shared = min(300, len(left))
     right = left[:shared] + right
-    ours, theirs = prefix_keys("m", [left])[0], prefix_keys("m", [right])[0]
+    ours, theirs = prefix_keys("m", left), prefix_keys("m", right)
     common, agreeing = agreement(left, right), agreement(ours, theirs)
     assert block_end(agreeing) <= common
     assert agreeing == min(len(ours), len(theirs)) or block_end(agreeing + 1) > common
@@ -28,20 +28,15 @@ def test_keys_agree_exactly_as_far_as_whole_blocks_of_the_prompts_do(left: bytes
 
 @given(PROMPTS)
 def test_only_whole_blocks_have_keys(prompt: bytes) -> None:
-    keys, size = prefix_keys("m", [prompt])
-    assert size == len(prompt)
-    assert block_end(len(keys)) <= size < block_end(len(keys) + 1)
+    keys = prefix_keys("m", prompt)
+    assert block_end(len(keys)) <= len(prompt) < block_end(len(keys) + 1)
 
 
 def test_models_share_nothing() -> None:
     prompt = b"x" * 5000
-    assert not set(prefix_keys("a", [prompt])[0]) & set(prefix_keys("b", [prompt])[0])
-
-
-def test_tools_come_before_messages() -> None:
-    assert prefix_keys("m", [b"t" * 200, b"m" * 200]) == prefix_keys("m", [b"t" * 200 + b"m" * 200])
+    assert not set(prefix_keys("a", prompt)) & set(prefix_keys("b", prompt))
 
 
 def test_a_long_prompt_has_few_keys() -> None:
-    keys, _ = prefix_keys("m", [b"x" * (FINE_BYTES + 100 * COARSE_BLOCK)])
+    keys = prefix_keys("m", b"x" * (FINE_BYTES + 100 * COARSE_BLOCK))
     assert len(keys) == 132

@@ -82,6 +82,10 @@ class NoReadyEndpoint(LlmgateError):
     retry_after = 1
 
 
+class InternalError(LlmgateError):
+    code = "internal_error"
+
+
 class ShuttingDown(LlmgateError):
     status = 503
     type = "service_unavailable"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
-from llmgate.core.errors import MethodNotAllowed, RouteNotFound
+from llmgate.core.errors import LlmgateError, MethodNotAllowed, RouteNotFound
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Kind
 from llmgate.gateway.asgi import Receive, Scope, Send, respond, respond_error, respond_json
+from llmgate.gateway.client import AsgiClient, ClientGone
+from llmgate.gateway.client import respond_error as respond_client_error
 from llmgate.gateway.proxy import Proxy
 from llmgate.telemetry.metrics import Metrics
 from llmgate.wire.headers import find
@@ -31,10 +34,13 @@ class App:
         proxy: Proxy,
         metrics: Metrics,
         *,
+        body_limit: int,
         clock: Callable[[], float],
         started_at: int,
     ) -> None:
         self.draining = False
+        self.body_limit = body_limit
+        self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in INFERENCE.items()}
         self._scheduler = scheduler
         self._proxy = proxy
         self._metrics = metrics
@@ -54,7 +60,7 @@ class App:
         kind = INFERENCE.get(path)
         if kind is not None:
             if scope["method"] == "POST":
-                await self._proxy.serve(kind, scope, receive, send)
+                await self._infer(kind, AsgiClient(scope, receive, send))
             else:
                 error = MethodNotAllowed(f"{path} takes POST, not {scope['method'][:20]}.")
                 await respond_error(send, error, [(b"allow", b"POST")])
@@ -67,6 +73,18 @@ class App:
         else:
             error = MethodNotAllowed(f"{path} takes GET, not {scope['method'][:20]}.")
             await respond_error(send, error, [(b"allow", b"GET, HEAD")])
+
+    async def _infer(self, kind: Kind, client: AsgiClient) -> None:
+        try:
+            await client.read(self.body_limit)
+        except ClientGone:
+            return
+        except LlmgateError as error:
+            self._metrics.rejected(error.code or error.type)
+            await respond_client_error(client, error, [])
+            return
+        async with client:
+            await self._proxy.serve(kind, client)
 
     async def _health(self, scope: Scope, send: Send) -> None:
         await respond_json(send, 200, b'{"status":"ok"}')

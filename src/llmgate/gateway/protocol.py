@@ -1,123 +1,263 @@
-"""uvicorn's HTTP protocol with two things added for the hot path, offered to the application as `scope[CLIENT]`.
+"""uvicorn's HTTP protocol with a short way for inference requests.
 
-- The head of an answer is written together with its first body bytes: one system call instead of two, and one wake-up
-  of the peer. `send` does no more checks than its only caller needs.
-- `on_gone`: a callback for the moment the client's connection ends, in place of a task that waits in `receive()`.
+A POST to one of the application's direct routes goes from the parser to the proxy without ASGI in between: no scope,
+no receive and send, no task to watch for the client's leaving, and the head of an answer leaves with its first bytes in
+one system call. Everything else, and every request out of the ordinary (pipelined, `Expect`, HTTP/1.0, an upgrade, a
+query), takes uvicorn's own way to the same application.
 
-It reaches into uvicorn where it must (`_start_asgi_task`, the cycle's state): uvicorn is pinned, and
-tests/gateway/test_protocol.py holds what is relied on. Applications run on any other ASGI server without it.
+It reaches into uvicorn where it must: to uvicorn, a DirectClient is the connection's current request cycle. uvicorn is
+pinned, and tests/gateway/test_protocol.py holds what is relied on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from llmgate.gateway.asgi import Message
+from llmgate.core.errors import BodyTooLarge
+from llmgate.gateway.client import Client, respond_error
+from llmgate.wire.headers import Header
 
-CLIENT = "llmgate.client"
+LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is read and dropped; nginx's lingering_timeout is 5 s."""
+
+Serve = Callable[[Client], Awaitable[None]]
 
 
-class Client:
-    """The client's side of one request: where its answer is written, and word of its leaving."""
+class DirectApp(Protocol):
+    """What an application must have for its direct routes."""
 
-    __slots__ = ("_chunked", "_cycle", "_head", "_left", "on_gone")
+    direct: Mapping[bytes, Serve]  # by path
+    body_limit: int  # bytes
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+
+class _NoEvent:
+    """uvicorn sets a cycle's event to wake `receive()`; there is none here."""
+
+    def set(self) -> None:
+        pass
+
+
+_NO_EVENT = _NoEvent()
+
+
+class DirectClient:
+    """A Client straight on its connection; at the same time what uvicorn takes for its RequestResponseCycle."""
+
+    __slots__ = (
+        "_chunked",
+        "_flow",
+        "_left",
+        "_protocol",
+        "_transport",
+        "body",
+        "gone",
+        "headers",
+        "keep_alive",
+        "message_event",
+        "on_gone",
+        "pieces",
+        "refused",
+        "response_complete",
+        "target",
+    )
+
+    def __init__(self, protocol: GatewayProtocol, keep_alive: bool) -> None:
+        self.headers: list[Header] = protocol.headers
+        self.target = protocol.url
+        self.body = b""
+        self.pieces: list[bytes] = []
+        self.gone = False
         self.on_gone: Callable[[], object] | None = None
-        self._cycle = cycle
-        self._head: bytes | None = None  # not written yet
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.message_event = _NO_EVENT
+        self.refused = False  # before its body was read
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._flow: FlowControl = protocol.flow
         self._chunked = False
         self._left = 0  # of the announced Content-Length
 
-    def lost(self) -> None:
-        if not self._cycle.response_complete:
-            self._cycle.disconnected = True  # uvicorn marks only the last of pipelined requests
+    @property
+    def disconnected(self) -> bool:
+        return self.gone
+
+    @disconnected.setter
+    def disconnected(self, _: bool) -> None:
+        """uvicorn says that the connection was lost while this request was under way."""
+        if not self.gone:
+            self.gone = True
             if self.on_gone is not None:
                 self.on_gone()
 
-    async def send(self, message: Message) -> None:
-        """ASGI's send. Header names and values must be free of CR, LF and NUL, as parsed ones are."""
-        cycle = self._cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        if cycle.disconnected:
+    async def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> None:
+        """Names and values must be free of CR, LF and NUL, as parsed ones are."""
+        if self.gone:
             return
-        if message["type"] == "http.response.start":
-            self._start(message["status"], message["headers"])
-        elif cycle.response_complete or not cycle.response_started:
-            raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
-        else:
-            self._write(message.get("body", b""), message.get("more_body", False))
-
-    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        cycle = self._cycle
-        if cycle.response_started:
-            raise RuntimeError("the answer was started twice")
-        cycle.response_started = True
-        cycle.waiting_for_100_continue = False
-        if not cycle.more_body:
-            keep_alive = cycle.keep_alive
-        else:  # answered before its body was read: what is still to come must not pass for the next request
-            keep_alive = cycle.keep_alive = False
-        length = None
         lines = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
+        length = None
+        for name, value in self._protocol.server_state.default_headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        for name, value in headers:
             if name == b"content-length":
                 length = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
-        if not keep_alive:
+        if not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        if cycle.scope["method"] == "HEAD" or status in (204, 304):
-            self._left = 0
-        elif length is not None:
-            self._left = length
-        else:
+        if length is None and status not in (204, 304):
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
-        self._head = b"".join(lines)
-
-    def _write(self, body: bytes, more: bool) -> None:
-        cycle = self._cycle
-        if self._chunked:
-            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            data = framed if more else framed + b"0\r\n\r\n"
-        else:
-            if cycle.scope["method"] == "HEAD":
-                body = b""
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the answer's body is not as long as its Content-Length")
-            data = body
-        if self._head is not None:
-            data = self._head + data
-            self._head = None
-        if data:
-            cycle.transport.write(data)
+        self._left = length or 0
+        lines.append(self._framed(body, more))
+        self._transport.write(b"".join(lines))
         if not more:
-            cycle.response_complete = True
-            cycle.message_event.set()
-            if not cycle.keep_alive:
-                cycle.transport.close()
-            cycle.on_response()
+            self._finish()
+
+    async def write(self, body: bytes, more: bool) -> None:
+        if self._flow.write_paused and not self.gone:
+            await self._flow.drain()
+        if self.gone:
+            return
+        if data := self._framed(body, more):
+            self._transport.write(data)
+        if not more:
+            self._finish()
+
+    def _framed(self, body: bytes, more: bool) -> bytes:
+        if self._chunked:
+            if more:
+                return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        self._left -= len(body)
+        if self._left < 0 or (self._left and not more):
+            raise RuntimeError("the answer's body is not as long as its Content-Length")
+        return body
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        if self.refused:
+            self._protocol.linger()
+        elif not self.keep_alive:
+            self._transport.close()
+        self._protocol.on_response_complete()
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
 
-    _client: Client | None = None  # of the request that is being answered
+    _direct: DirectClient | None = None  # the last direct request
+    _receiving: DirectClient | None = None  # the same, while its body is still coming
+    _idle_since = 0.0
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._client = client = Client(cycle)
-        cycle.send = client.send  # type: ignore[method-assign, assignment]
-        cycle.scope[CLIENT] = client  # type: ignore[literal-required]
-        super()._start_asgi_task(cycle, app)
+    def on_headers_complete(self) -> None:
+        app: DirectApp = self.config.loaded_app
+        serve = app.direct.get(self.url)
+        if serve is None or not self._ordinary():
+            super().on_headers_complete()
+            return
+        client = DirectClient(self, self.parser.should_keep_alive())
+        self.cycle = client  # type: ignore[assignment]
+        self._direct = self._receiving = client
+        for name, value in self.headers:
+            if name == b"content-length" and int(value) > app.body_limit:
+                self._refuse(client, app.body_limit)
+
+    def on_body(self, body: bytes) -> None:
+        client = self._receiving
+        if client is None:
+            if not isinstance(self.cycle, DirectClient):  # else: what is left of a refused body
+                super().on_body(body)
+            return
+        client.pieces.append(body)
+        limit = self.config.loaded_app.body_limit
+        if len(client.pieces) > 1 and sum(map(len, client.pieces)) > limit:
+            self._refuse(client, limit)
+
+    def on_message_complete(self) -> None:
+        client = self._receiving
+        if client is None:
+            if not isinstance(self.cycle, DirectClient):
+                super().on_message_complete()
+            elif self.cycle.response_complete:
+                self.transport.close()  # a refused body has been heard out
+            return
+        self._receiving = None
+        pieces = client.pieces
+        client.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        app: DirectApp = self.config.loaded_app
+        self._start(client, app.direct[client.target])
+
+    def on_response_complete(self) -> None:
+        """One keep-alive timer a connection, which looks when it fires, instead of one a request."""
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        if self.pipeline or self.transport.is_closing() or timer is None:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self.timeout_keep_alive_task = timer
+        self._idle_since = self.loop.time()
+
+    def _unset_keepalive_if_required(self) -> None:
+        if self.transport.is_closing():
+            super()._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        busy = self.cycle is not None and not self.cycle.response_complete
+        rest = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._idle_since)
+        if rest <= 0:
+            super().timeout_keep_alive_handler()
+        elif not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(rest, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
-        client, self._client = self._client, None
-        if client is not None:
-            client.lost()
+        direct, self._direct, self._receiving = self._direct, None, None
+        if direct is not None and not direct.response_complete:
+            direct.disconnected = True  # uvicorn tells only the last of pipelined requests
+
+    def linger(self) -> None:
+        """Close once the client has sent all it had to send, or soon: a close before that can cost it the answer."""
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _ordinary(self) -> bool:
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.expect_100_continue
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+        )
+
+    def _start(self, client: DirectClient, serve: Serve) -> None:
+        task = self.loop.create_task(self._run(client, serve))
+        self.tasks.add(task)
+
+    async def _run(self, client: DirectClient, serve: Serve) -> None:
+        try:
+            await serve(client)
+        finally:
+            task: Any = asyncio.current_task()
+            self.tasks.discard(task)
+            if not client.response_complete and not client.gone:
+                self.transport.close()  # an answer that broke off must not look complete
+
+    def _refuse(self, client: DirectClient, limit: int) -> None:
+        """The body is too large: say so without reading on, and give up the connection with what is still to come."""
+        self._receiving = None
+        client.refused = True
+        client.keep_alive = False
+        error = BodyTooLarge(f"The request body is larger than {limit} bytes.")
+        self._start(client, lambda refused: respond_error(refused, error, []))

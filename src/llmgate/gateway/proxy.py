@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from llmgate.core.errors import LlmgateError, NoReadyEndpoint, ShuttingDown, UpstreamError
+from llmgate.core.errors import InternalError, LlmgateError, NoReadyEndpoint, ShuttingDown, UpstreamError
 from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, RetryPolicy, may_try_next
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
-from llmgate.gateway.asgi import Receive, Scope, Send, respond_error
-from llmgate.gateway.intake import ClientGone, Intake
-from llmgate.gateway.protocol import CLIENT, Client
+from llmgate.gateway.client import Client, respond_error
+from llmgate.gateway.intake import Intake
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.headers import REQUEST_ID, Header, find, request_headers, response_headers
@@ -46,23 +45,19 @@ class Exchange:
 
     request: InferenceRequest
     fields: Body
-    body = b""
     endpoint: Endpoint | None = None  # the last one tried
     attempts = 0
     begun = False  # the head of an answer has gone to the client
     meter: SseMeter | None = None  # of a streamed answer
-    client_gone = False
     status = 0
     dispatched = 0.0
     first_byte: float | None = None
     usage: Usage | None = None
 
-    def __init__(self, scope: Scope, send: Send, request_id: str, path: bytes, arrived: float) -> None:
-        self.scope = scope
-        self.send = send
+    def __init__(self, client: Client, request_id: str, arrived: float) -> None:
+        self.client = client
         self.id = request_id
         self.id_bytes = request_id.encode()
-        self.path = path
         self.arrived = arrived
         self.tried: list[Endpoint] = []
 
@@ -95,57 +90,38 @@ class Proxy:
         self._clock = clock
         self._random = Random()  # request ids need to differ, not to be secret
 
-    async def serve(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-        given = find(scope["headers"], b"x-request-id")
-        kept = given is not None and REQUEST_ID.fullmatch(given)
-        request_id = given.decode() if given and kept else f"{self._random.getrandbits(128):032x}"
-        query = scope["query_string"]
-        path: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
-        exchange = Exchange(scope, send, request_id, path, self._clock())
-        try:
-            body = exchange.body = await self._intake.read(scope, receive)
-            exchange.request, exchange.fields = await self._intake.understand(kind, body, request_id, exchange.arrived)
-            await self._dispatch_while_there(exchange, receive)
-        except ClientGone:
-            exchange.status = CLIENT_CLOSED_REQUEST
-        except LlmgateError as error:
-            exchange.status = error.status
-            if exchange.endpoint is None:
-                self._metrics.rejected(error.code or error.type)
-            await respond_error(send, error, [(b"x-request-id", exchange.id_bytes)])
-        finally:
-            if exchange.endpoint is not None:
-                self._count(exchange, exchange.endpoint)
-
-    async def _dispatch_while_there(self, exchange: Exchange, receive: Receive) -> None:
-        """Serve the request, and drop it the moment the client leaves."""
+    async def serve(self, kind: Kind, client: Client) -> None:
+        """Answer the request, whatever happens; drop it the moment the client leaves."""
         task = asyncio.current_task()
         assert task is not None
-
-        def gone() -> None:
-            exchange.client_gone = True
-            task.cancel()
-
-        client: Client | None = exchange.scope.get(CLIENT)
-        watcher = None
-        if client is not None:
-            client.on_gone = gone
-        else:
-            watcher = asyncio.get_running_loop().create_task(_watch(receive, gone))
+        given = find(client.headers, b"x-request-id")
+        kept = given is not None and REQUEST_ID.fullmatch(given)
+        request_id = given.decode() if given and kept else f"{self._random.getrandbits(128):032x}"
+        exchange = Exchange(client, request_id, self._clock())
+        client.on_gone = task.cancel
         try:
+            request, exchange.fields = self._intake.understand(kind, client.body, request_id, exchange.arrived)
+            exchange.request = request
+            if request.model in self._intake.tokenizers:
+                await self._intake.count(request, exchange.fields)
             await self._dispatch(exchange)
         except asyncio.CancelledError:
-            if exchange.client_gone:
+            if client.gone:
                 task.uncancel()
                 exchange.status = CLIENT_CLOSED_REQUEST
-                return
-            # the server ends what has outlived its grace period
-            await self._break_off(exchange, ShuttingDown("The gateway is shutting down."))
+            else:  # the server ends what has outlived its grace period
+                await self._break_off(exchange, ShuttingDown("The gateway is shutting down."))
+        except LlmgateError as error:
+            if exchange.endpoint is None:
+                self._metrics.rejected(error.code or error.type)
+            await self._break_off(exchange, error)
+        except Exception as error:  # a bug, ours or a third-party router's: the client gets an answer all the same
+            logger.exception("request %s failed inside the gateway", request_id)
+            await self._break_off(exchange, InternalError(f"The gateway failed: {type(error).__name__}."))
         finally:
-            if client is not None:
-                client.on_gone = None
-            if watcher is not None:
-                watcher.cancel()
+            client.on_gone = None
+            if exchange.endpoint is not None:
+                self._count(exchange, exchange.endpoint)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         """Try endpoints, best first, until one answers. Raises the last failure if none does."""
@@ -185,7 +161,7 @@ class Proxy:
         cause, verdict, reason = TerminationCause.GATEWAY_ERROR, Verdict.NEUTRAL, ""
         response: UpstreamResponse | None = None
         try:
-            response = await self._open(exchange, endpoint)
+            response = await self._client.open(*self._upstream_request(exchange, endpoint))
             status = exchange.status = response.status
             if status in RETRYABLE_STATUSES:
                 busy = status in BUSY_STATUSES
@@ -203,7 +179,7 @@ class Proxy:
             cause, verdict, reason = error.cause, error.verdict, error.message
             raise
         except asyncio.CancelledError:
-            cause = TerminationCause.CLIENT_GONE if exchange.client_gone else TerminationCause.SHUTDOWN
+            cause = TerminationCause.CLIENT_GONE if exchange.client.gone else TerminationCause.SHUTDOWN
             verdict = Verdict.NEUTRAL
             raise
         finally:
@@ -211,48 +187,55 @@ class Proxy:
                 response.close()
             self._scheduler.settle(charge, cause, self._clock(), verdict=verdict, usage=exchange.usage, reason=reason)
 
-    async def _open(self, exchange: Exchange, endpoint: Endpoint) -> UpstreamResponse:
-        request, fields = exchange.request, exchange.fields
+    def _upstream_request(
+        self, exchange: Exchange, endpoint: Endpoint
+    ) -> tuple[Target, str, bytes, list[Header], bytes, Timeouts]:
+        """The arguments of UpstreamClient.open: what the client sent, with the edits that the contract lists."""
+        request, fields, client = exchange.request, exchange.fields, exchange.client
         destination = self._destinations[endpoint.name]
-        body = exchange.body
+        body = client.body
         served = endpoint.models.get(request.model, request.model)
         if fields.model is not None and fields.model != served:
             body = replace_model(body, served)
-        headers = request_headers(exchange.scope["headers"], exchange.id_bytes, destination.credentials)
-        return await self._client.open(destination.target, "POST", exchange.path, headers, body, self._timeouts)
+        headers = request_headers(client.headers, exchange.id_bytes, destination.credentials)
+        return destination.target, "POST", client.target, headers, body, self._timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
-        send = exchange.send
+        client = exchange.client
         chunk = await response.read()
         own = [
             (b"x-request-id", exchange.id_bytes),
             (b"x-llmgate-endpoint", charge.endpoint.name.encode()),
             self._policy_header,
         ]
+        headers = response_headers(response.headers, own)
         exchange.first_byte = self._clock()
         exchange.begun = True
-        headers = response_headers(response.headers, own)
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        meter: SseMeter | UsageTail
-        if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
+        streamed = (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream")
+        if streamed:
             meter = exchange.meter = SseMeter()
             charge.prefill_done()
-            while chunk and not response.ended:
-                charge.progress(meter.feed(chunk))
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            charge.progress(meter.feed(chunk))
+            more = not response.ended
+            await client.respond(response.status, headers, chunk, more)
+            while more:
                 chunk = await response.read()
-            meter.feed(chunk)
+                more = not response.ended
+                charge.progress(meter.feed(chunk))
+                await client.write(chunk, more)
             exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
         else:
-            meter = UsageTail()
-            while chunk and not response.ended:
-                meter.keep(chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            tail = UsageTail()
+            tail.keep(chunk)
+            more = not response.ended
+            await client.respond(response.status, headers, chunk, more)
+            while more:
                 chunk = await response.read()
-            meter.keep(chunk)
-            exchange.usage = meter.usage()
-        await send({"type": "http.response.body", "body": chunk})
+                more = not response.ended
+                tail.keep(chunk)
+                await client.write(chunk, more)
+            exchange.usage = tail.usage()
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
@@ -267,10 +250,9 @@ class Proxy:
         """End an answer that cannot be completed, in a way that no client takes for its end."""
         if not exchange.begun:
             exchange.status = error.status
-            await respond_error(exchange.send, error, [(b"x-request-id", exchange.id_bytes)])
+            await respond_error(exchange.client, error, [(b"x-request-id", exchange.id_bytes)])
         elif exchange.meter is not None:
-            event = error_event(error, at_line_start=exchange.meter.at_line_start)
-            await exchange.send({"type": "http.response.body", "body": event})
+            await exchange.client.write(error_event(error, at_line_start=exchange.meter.at_line_start), False)
         # else: the server closes the connection, short of the announced length or the last chunk
 
     def _count(self, exchange: Exchange, endpoint: Endpoint) -> None:
@@ -286,10 +268,3 @@ class Proxy:
             stream=exchange.meter is not None,
             estimated_prompt_tokens=None if request.byte_classes is None else request.prompt_tokens,
         )
-
-
-async def _watch(receive: Receive, gone: Callable[[], None]) -> None:
-    """For servers that do not offer `scope[CLIENT]`."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    gone()

@@ -14,8 +14,8 @@ OUT_OF_BOUND = 1e12
 class PrefixAffinity(Router):
     """The endpoint that has seen most of this prompt, unless it is too busy for that to pay.
 
-    The load of an endpoint is its outstanding tokens plus those booked lately (`Load.recent_tokens`), over its weight. The
-    endpoint with the longest match is taken while its load is within
+    The load of an endpoint is its outstanding tokens plus those booked lately (Load.recent_tokens), over its weight.
+    The endpoint with the longest match is taken while its load is within
 
         least load × (1 + `relative`)  +  `patience` × the prompt tokens it would save over the least loaded endpoint
 
