@@ -20,6 +20,7 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, EndpointSpec
 from llmgate.gateway.app import App
 from llmgate.gateway.intake import Intake
+from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy
 from llmgate.gateway.server import Server, bind
 from llmgate.probes.monitor import Monitor
@@ -65,7 +66,7 @@ class Gateway:
         self.admin_port: int = admin_socket.getsockname()[1]
         self.client: UpstreamClient = NativeClient()
         self.app = self._data_app()
-        self._data = Server(self.app, data_socket, drain=config.timeouts.drain)
+        self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
         self._admin = Server(self._admin_app(), admin_socket, drain=1.0)
         self._monitor = Monitor(
             self.pool,

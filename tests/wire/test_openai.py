@@ -16,7 +16,28 @@ def test_the_fields_of_routing_are_read_and_the_rest_is_left() -> None:
         b'{"model":"m","stream":true,"max_tokens":7,"n":2,"messages":[{"role":"user","content":"hi"}],"x":{"y":[1]}}'
     )
     assert (body.model, body.stream, body.output_limit) == ("m", True, 14)
-    assert body.prompt_parts(Kind.CHAT) == (b"", b'[{"role":"user","content":"hi"}]')
+    assert body.prompt(Kind.CHAT) == b'[{"role":"user","content":"hi"}]'
+
+
+def test_the_prompt_is_raw_json_with_tools_first() -> None:
+    body = parse_body(b'{"messages":[1],"prompt":"p","tools":[{"x": 2}],"input":["i"]}')
+    assert body.prompt(Kind.CHAT) == b'[{"x": 2}][1]'
+    assert body.prompt(Kind.COMPLETION) == b'"p"'
+    assert body.prompt(Kind.EMBEDDING) == b'["i"]'
+
+
+@pytest.mark.parametrize("where", ["before", "after", "both", "inside"])
+def test_a_long_body_is_searched_for_a_second_model_around_its_messages(where: str) -> None:
+    messages = [{"role": "user", "content": 'say "model" ' * 1000, "model": "inner"}]
+    fields = {"before": ("model", "messages"), "after": ("messages", "model"), "inside": ("messages",)}
+    keys = fields.get(where, ("model", "messages", "model"))
+    values = {"model": '"m"', "messages": json.dumps(messages)}
+    body = "{" + ",".join(f'"{key}" : {values[key]}' for key in keys) + "}"
+    if where == "both":
+        with pytest.raises(BadRequest, match="given twice"):
+            parse_body(body.encode())
+    else:
+        assert parse_body(body.encode()).model == (None if where == "inside" else "m")
 
 
 @pytest.mark.parametrize(

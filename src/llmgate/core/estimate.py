@@ -99,9 +99,11 @@ def _classify(sample: bytes, total: int, scale: float) -> ByteClasses:
     no_letters = no_lower.translate(None, _UPPER)
     no_digits = no_letters.translate(None, _DIGITS)
     marks = no_digits.translate(None, _OTHER)
-    wide = b"" if ascii_only else marks.translate(None, _PUNCT)
-    wide2 = len(wide.translate(None, _WIDE3_ONLY))
-    wide3 = len(wide.translate(None, _WIDE2_ONLY))
+    wide, wide2, wide3 = b"", 0, 0
+    if not ascii_only:
+        wide = marks.translate(None, _PUNCT)
+        wide2 = len(wide.translate(None, _WIDE3_ONLY))
+        wide3 = len(wide.translate(None, _WIDE2_ONLY))
     bits = int.from_bytes(sample.translate(_RUN_BITS), "little")
     edges = bits ^ (bits << 8)  # a run shows at its first byte and at the byte after its last
     return ByteClasses(

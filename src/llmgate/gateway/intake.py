@@ -34,8 +34,7 @@ class Intake:
         scheduler = self._scheduler
         fields = parse_body(body)
         model = scheduler.admit(self._sole_model() if fields.model is None else fields.model, now)
-        parts = fields.prompt_parts(kind)
-        prompt = parts[0] if len(parts) == 1 else b"".join(parts)
+        prompt = fields.prompt(kind)
         classes = byte_classes(prompt)
         limit = fields.output_limit
         request = InferenceRequest(
@@ -68,7 +67,7 @@ class Intake:
     async def _count(self, model: str, kind: Kind, fields: Body) -> int | None:
         """Exact prompt tokens, or None if the tokenizer cannot do this prompt."""
         counter = self.tokenizers[model]
-        raw = {"messages": fields.messages, "prompt": fields.prompt, "input": fields.input, "tools": fields.tools}
+        raw = {"messages": fields.messages, "prompt": fields.prompt_field, "input": fields.input, "tools": fields.tools}
         size = sum(len(bytes(part)) for part in raw.values())
 
         def work() -> int:

@@ -24,7 +24,7 @@ from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.headers import REQUEST_ID, Header, find, request_headers, response_headers
 from llmgate.wire.openai import Body, error_event, replace_model
-from llmgate.wire.sse import SseMeter, UsageTail
+from llmgate.wire.sse import SseMeter, UsageTail, find_usage
 
 logger = logging.getLogger("llmgate.gateway")
 
@@ -226,15 +226,18 @@ class Proxy:
                 await client.write(chunk, more)
             exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
         else:
-            tail = UsageTail()
-            tail.keep(chunk)
             more = not response.ended
             await client.respond(response.status, headers, chunk, more)
+            if not more:
+                exchange.usage = find_usage(chunk)
+                return
+            tail = UsageTail()
             while more:
+                tail.keep(chunk)
                 chunk = await response.read()
                 more = not response.ended
-                tail.keep(chunk)
                 await client.write(chunk, more)
+            tail.keep(chunk)
             exchange.usage = tail.usage()
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:

@@ -10,8 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 import uvicorn
-
-from llmgate.gateway.protocol import GatewayProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle client connection is kept: nginx's keepalive_timeout."""
@@ -42,11 +41,18 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves one application on one socket until `stop`."""
 
-    def __init__(self, app: Any, listener: socket.socket, *, drain: float) -> None:
+    def __init__(
+        self,
+        app: Any,
+        listener: socket.socket,
+        *,
+        drain: float,
+        protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=GatewayProtocol,
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

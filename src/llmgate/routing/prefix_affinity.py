@@ -50,7 +50,9 @@ class PrefixAffinity(Router):
         full = [
             index
             for index, endpoint in enumerate(endpoints)
-            if endpoint.metrics is not None and self._saturated(endpoint, endpoint.metrics, request, now)
+            if (metrics := endpoint.metrics) is not None
+            and (metrics.kv_capacity_tokens or metrics.kv_usage is not None)
+            and self._saturated(endpoint, metrics, request, now)
         ]
         least, lost = self._least_loaded(loads, cached, full)
         bound = least * (1.0 + self.relative)

@@ -24,7 +24,7 @@ class Body(msgspec.Struct):
     max_completion_tokens: Any = None
     n: Any = None
     messages: msgspec.Raw = ABSENT
-    prompt: msgspec.Raw = ABSENT
+    prompt_field: msgspec.Raw = msgspec.field(default=ABSENT, name="prompt")
     input: msgspec.Raw = ABSENT
     tools: msgspec.Raw = ABSENT
 
@@ -36,11 +36,11 @@ class Body(msgspec.Struct):
             return None
         return limit * (self.n if isinstance(self.n, int) and 1 <= self.n <= 1024 else 1)
 
-    def prompt_parts(self, kind: Kind) -> tuple[bytes, ...]:
-        """The raw JSON that makes up the prompt, in the order in which an engine's template uses it."""
+    def prompt(self, kind: Kind) -> bytes:
+        """The raw JSON that makes up the prompt, tools first, where an engine's chat template puts them."""
         if kind is Kind.CHAT:
-            return (bytes(self.tools), bytes(self.messages))
-        return (bytes(self.prompt if kind is Kind.COMPLETION else self.input),)
+            return bytes(self.tools) + bytes(self.messages) if self.tools else bytes(self.messages)
+        return bytes(self.prompt_field if kind is Kind.COMPLETION else self.input)
 
 
 _decoder = msgspec.json.Decoder(Body)
@@ -61,26 +61,22 @@ def parse_body(body: bytes) -> Body:
         raise BadRequest(f"The request body is not valid JSON: {_place(error)}.") from None
     except RecursionError:
         raise BadRequest("The request body is nested too deeply.") from None
-    rest = _less_its_prompt(body, fields) if len(body) > SHORT_BODY else body
+    rest = _less_its_messages(body, bytes(fields.messages)) if len(body) > SHORT_BODY else body
     first = rest.find(b'"model"')
     if (rest.find(b'"model"', first + 7) >= 0 or b"\\u006" in rest) and len(_model_values(body)) > 1:
         raise BadRequest("`model` is given twice.", param="model", code="duplicate_key")
     return fields
 
 
-def _less_its_prompt(body: bytes, fields: Body) -> bytes:
-    """What is left of the body without the value of its longest prompt field: searching that would cost a pass over it.
+def _less_its_messages(body: bytes, messages: bytes) -> bytes:
+    """What is left of a long body without its `messages`: searching those would cost more than all else that is done.
 
-    The whole body if that value is not found at once; it is compared, so that nothing else is ever left out.
+    The whole body if they are not found at once; they are compared, so that nothing else is ever left out.
     """
-    raws = {b'"messages"': fields.messages, b'"prompt"': fields.prompt, b'"input"': fields.input}
-    key, raw = max(((key, bytes(raw)) for key, raw in raws.items()), key=lambda pair: len(pair[1]))
-    start = body.find(b":", body.find(key) + len(key)) + 1
-    while body[start : start + 1] in (b" ", b"\t", b"\r", b"\n"):
-        start += 1
-    if not raw or not body.startswith(raw, start):
+    start = body.find(b"[", body.find(b'"messages"') + 10)
+    if not messages or not body.startswith(messages, start):
         return body
-    return body[:start] + body[start + len(raw) :]
+    return body[:start] + body[start + len(messages) :]
 
 
 def replace_model(body: bytes, model: str) -> bytes:

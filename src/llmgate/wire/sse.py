@@ -32,15 +32,19 @@ class UsageTail:
             self._size -= len(self._chunks.popleft())
 
     def usage(self) -> Usage | None:
-        tail = b"".join(self._chunks)[-2 * KEPT_BYTES :]
-        at = tail.rfind(b'"usage"')
-        while at >= 0:
-            match = USAGE.match(tail, at)
-            usage = match and _usage(tail, match.end())
-            if usage:
-                return usage
-            at = tail.rfind(b'"usage"', 0, at)
-        return None
+        return find_usage(b"".join(self._chunks)[-2 * KEPT_BYTES :])
+
+
+def find_usage(tail: bytes) -> Usage | None:
+    """The last usage object in the end of an answer."""
+    at = tail.rfind(b'"usage"')
+    while at >= 0:
+        match = USAGE.match(tail, at)
+        usage = match and _usage(tail, match.end())
+        if usage:
+            return usage
+        at = tail.rfind(b'"usage"', 0, at)
+    return None
 
 
 class SseMeter:
