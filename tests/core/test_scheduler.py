@@ -130,7 +130,7 @@ def test_a_removed_endpoint_is_forgotten_everywhere() -> None:
         needs_prefix = True
 
     scheduler = Scheduler(pool(2), Prefixed(e0=0.0, e1=1.0))
-    asked = request(prefix=(1, 2, 3), size=384)
+    asked = request(prefix=(1, 2, 3), size=768)
     charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
     assert scheduler.schedule(asked, 0.0).cached_tokens == 100
     scheduler.remove("e0")

@@ -120,15 +120,15 @@ def test_token_aware_puts_a_full_kv_cache_last_while_the_reading_is_fresh() -> N
 
 
 # prefix-affinity ---------------------------------------------------------------------------------------------------
-# Prompts are chains of 128-byte blocks: about 32 tokens each at 4 bytes a token.
+# Prompts are chains of 256-byte blocks: about 64 tokens each at 4 bytes a token.
 
 
 def prompt(*blocks: int, output: int = 64) -> InferenceRequest:
-    size = 128 * len(blocks)
+    size = 256 * len(blocks)
     return request(size // 4, output, prefix=tuple(hash(blocks[: n + 1]) for n in range(len(blocks))), size=size)
 
 
-SYSTEM = tuple(range(1, 9))  # about 1,000 characters
+SYSTEM = tuple(range(1, 5))  # about 1,000 characters
 
 
 def test_a_prefix_that_everyone_shares_spreads() -> None:
@@ -165,7 +165,7 @@ def test_each_of_200_system_prompts_stays_where_it_is_cached() -> None:
     places: dict[int, Counter[str]] = {}
     for number in range(4000):
         tenant = number * 7919 % 200
-        asked = prompt(*(1000 * tenant + block for block in range(8)), 10**6 + number)
+        asked = prompt(*(1000 * tenant + block for block in range(4)), 10**6 + number)
         places.setdefault(tenant, Counter())[send(scheduler, asked, number * 0.01)] += 1
     at_home = sum(max(counts.values()) for counts in places.values())
     assert at_home >= 0.97 * 4000

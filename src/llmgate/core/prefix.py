@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FINE_BLOCK = 128
-FINE_BLOCKS = 32
+FINE_BLOCK = 256  # bytes: about 64 tokens, the least that llm-d's index takes too
+FINE_BLOCKS = 16
 COARSE_BLOCK = 1024
 FINE_BYTES = FINE_BLOCK * FINE_BLOCKS
 

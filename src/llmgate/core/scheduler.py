@@ -183,7 +183,10 @@ class Scheduler:
     def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:
         """Index of the choice, and how many candidates were tied at the lowest cost."""
         best = min(costs)
-        limit = best + abs(best) * self.router.tie_margin
+        margin = self.router.tie_margin
+        if not margin and costs.count(best) == 1:
+            return costs.index(best), 1
+        limit = best + abs(best) * margin
         tied = [index for index, cost in enumerate(costs) if cost <= limit]
         if len(tied) == 1:
             return tied[0], 1

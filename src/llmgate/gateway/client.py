@@ -30,6 +30,12 @@ class Client(Protocol):
         """More of the body; `more` is False for the last piece, which may be empty."""
         ...
 
+    def write_now(self, body: bytes) -> bool:
+        """More of the body, without waiting. False: it does not take more for now, await `drained` first."""
+        ...
+
+    async def drained(self) -> None: ...
+
 
 async def respond_error(client: Client, error: LlmgateError, headers: list[Header]) -> None:
     """OpenAI's error envelope."""
@@ -57,6 +63,7 @@ class AsgiClient:
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None
+        self._unsent: list[bytes] = []
 
     async def read(self, limit: int) -> None:
         """Read the body. Raises BodyTooLarge, at best before any of it is read, and ClientGone."""
@@ -82,6 +89,15 @@ class AsgiClient:
 
     async def write(self, body: bytes, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def write_now(self, body: bytes) -> bool:
+        self._unsent.append(body)  # ASGI's send cannot be called without waiting
+        return False
+
+    async def drained(self) -> None:
+        pieces, self._unsent = self._unsent, []
+        for piece in pieces:
+            await self.write(piece, True)
 
     async def __aenter__(self) -> AsgiClient:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())

@@ -61,6 +61,7 @@ class DirectClient:
         "message_event",
         "on_gone",
         "pieces",
+        "received",
         "refused",
         "response_complete",
         "target",
@@ -71,6 +72,7 @@ class DirectClient:
         self.target = protocol.url
         self.body = b""
         self.pieces: list[bytes] = []
+        self.received = 0  # bytes of the body so far
         self.gone = False
         self.on_gone: Callable[[], object] | None = None
         self.keep_alive = keep_alive
@@ -129,6 +131,17 @@ class DirectClient:
         if not more:
             self._finish()
 
+    def write_now(self, body: bytes) -> bool:
+        if self.gone:
+            return True
+        if data := self._framed(body, True):
+            self._transport.write(data)
+        return not self._flow.write_paused
+
+    async def drained(self) -> None:
+        if self._flow.write_paused and not self.gone:
+            await self._flow.drain()
+
     def _framed(self, body: bytes, more: bool) -> bytes:
         if self._chunked:
             if more:
@@ -175,8 +188,9 @@ class GatewayProtocol(HttpToolsProtocol):
                 super().on_body(body)
             return
         client.pieces.append(body)
+        client.received += len(body)
         limit = self.config.loaded_app.body_limit
-        if len(client.pieces) > 1 and sum(map(len, client.pieces)) > limit:
+        if client.received > limit:
             self._refuse(client, limit)
 
     def on_message_complete(self) -> None:

@@ -212,33 +212,36 @@ class Proxy:
         headers = response_headers(response.headers, own)
         exchange.first_byte = self._clock()
         exchange.begun = True
-        streamed = (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream")
-        if streamed:
+        more = not response.ended
+        if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
             meter = exchange.meter = SseMeter()
             charge.prefill_done()
+
+            def take(piece: bytes) -> bool:
+                charge.progress(meter.feed(piece))
+                return client.write_now(piece)
+
             charge.progress(meter.feed(chunk))
-            more = not response.ended
             await client.respond(response.status, headers, chunk, more)
-            while more:
-                chunk = await response.read()
-                more = not response.ended
-                charge.progress(meter.feed(chunk))
-                await client.write(chunk, more)
+            if more:
+                await response.pump(take, client.drained)
+                await client.write(b"", False)
             exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
-        else:
-            more = not response.ended
-            await client.respond(response.status, headers, chunk, more)
-            if not more:
-                exchange.usage = find_usage(chunk)
-                return
+        elif more:
             tail = UsageTail()
-            while more:
-                tail.keep(chunk)
-                chunk = await response.read()
-                more = not response.ended
-                await client.write(chunk, more)
             tail.keep(chunk)
+
+            def keep(piece: bytes) -> bool:
+                tail.keep(piece)
+                return client.write_now(piece)
+
+            await client.respond(response.status, headers, chunk, True)
+            await response.pump(keep, client.drained)
+            await client.write(b"", False)
             exchange.usage = tail.usage()
+        else:
+            await client.respond(response.status, headers, chunk, False)
+            exchange.usage = find_usage(chunk)
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""

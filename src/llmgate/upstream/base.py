@@ -7,12 +7,13 @@ the data path, and `httpx_client.HttpxClient`, the reference. Both raise only er
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
 Headers = Sequence[tuple[bytes, bytes]]
+Take = Callable[[bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,14 @@ class UpstreamResponse(Protocol):
         buffering).
 
         Raises Truncated or IdleTimeout; what came before the break is given first.
+        """
+        ...
+
+    async def pump(self, take: Take, drained: Callable[[], Awaitable[None]]) -> None:
+        """Give the body to `take` piece by piece until it has ended well; the same errors as `read`.
+
+        After `take` has returned False, nothing more is given to it until `drained()` returns. `take` may be called
+        straight from the event loop: it must not block, and must not raise.
         """
         ...
 

@@ -64,6 +64,9 @@ class Connection(asyncio.Protocol):
             self._set_timer(deadline)
         return loop.create_future()
 
+    def touch(self, seconds: float) -> None:
+        self._deadline = self._loop.time() + seconds
+
     def hold(self) -> None:
         if self.open:
             self._transport.pause_reading()

@@ -8,7 +8,7 @@ the next one if they came with it, interim answers are not counted, and the size
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -23,7 +23,7 @@ from llmgate.core.errors import (
     Truncated,
     UpstreamError,
 )
-from llmgate.upstream.base import Headers, Target, Timeouts
+from llmgate.upstream.base import Headers, Take, Target, Timeouts
 
 
 class HttpxResponse:
@@ -60,6 +60,11 @@ class HttpxResponse:
             raise
         self._reading = None
         return data
+
+    async def pump(self, take: Take, drained: Callable[[], Awaitable[None]]) -> None:
+        while data := await self.read():
+            if not take(data):
+                await drained()
 
     def close(self) -> None:
         if not self._closed:

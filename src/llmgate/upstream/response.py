@@ -8,7 +8,7 @@ extensions) is bounded here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import httptools
@@ -21,6 +21,7 @@ from llmgate.core.errors import (
     Truncated,
     UpstreamError,
 )
+from llmgate.upstream.base import Take
 
 HIGH_WATER = 64 * 1024  # bytes; more than this unread, and the engine is held back
 MAX_HEAD = 64 * 1024  # bytes, interim answers included
@@ -32,6 +33,10 @@ class Line(Protocol):
 
     def wait(self, seconds: float) -> asyncio.Future[None]:
         """A future for whoever waits; `time_out()` is called on the answer if it still waits after `seconds`."""
+        ...
+
+    def touch(self, seconds: float) -> None:
+        """Something came: whoever waits now waits for `seconds` from here on."""
         ...
 
     def hold(self) -> None:
@@ -63,6 +68,7 @@ class NativeResponse:
         "_parse",
         "_parser",
         "_parts",
+        "_take",
         "_until_close",
         "_waiter",
         "complete",
@@ -86,6 +92,7 @@ class NativeResponse:
         self._held = False
         self._buffered = 0  # bytes received since the reader last took what there was, framing included
         self._parts: list[bytes] = []
+        self._take: Take | None = None  # what pump() was given, while its task sleeps
         self._waiter: asyncio.Future[None] | None = None
         self.on_body: Callable[[bytes], None] = _discard if no_body else self._parts.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -128,6 +135,21 @@ class NativeResponse:
                 self._line.resume()
         return data
 
+    async def pump(self, take: Take, drained: Callable[[], Awaitable[None]]) -> None:
+        while data := await self.read():
+            wants_more = take(data)
+            if wants_more and not self.complete and self.error is None and self._line is not None:
+                # from here on `feed` gives what comes to `take` itself, without waking this task for each piece
+                self._take = take
+                self._waiter = waiter = self._line.wait(self._idle)
+                try:
+                    await waiter
+                finally:
+                    wants_more = self._take is not None
+                    self._take = None
+            if not wants_more:
+                await drained()
+
     def close(self) -> None:
         line = self._line
         if line is None:
@@ -156,6 +178,8 @@ class NativeResponse:
                 self._parse_bounded(data)
         except httptools.HttpParserError as error:
             self._broken(error)
+        if self._take is not None and self._parts:
+            self._give()
         waiting = self._waiter is not None
         if self._buffered > HIGH_WATER:
             self._overfull(waiting)
@@ -224,6 +248,18 @@ class NativeResponse:
             self.complete = True
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _give(self) -> None:
+        parts, take = self._parts, self._take
+        assert take is not None
+        assert self._line is not None
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._buffered = 0
+        self._line.touch(self._idle)
+        if not take(data):
+            self._take = None
+            self._wake()
 
     def _overfull(self, waiting: bool) -> None:
         if self.complete or not self.status:

@@ -28,8 +28,9 @@ class UsageTail:
     def keep(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
-        while self._size - len(self._chunks[0]) >= KEPT_BYTES:
-            self._size -= len(self._chunks.popleft())
+        if self._size > 2 * KEPT_BYTES:
+            while self._size - len(self._chunks[0]) >= KEPT_BYTES:
+                self._size -= len(self._chunks.popleft())
 
     def usage(self) -> Usage | None:
         return find_usage(b"".join(self._chunks)[-2 * KEPT_BYTES :])

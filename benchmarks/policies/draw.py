@@ -1,0 +1,153 @@
+"""Draws the pictures of docs/policies. Run: `python -m benchmarks.policies.draw`; it writes docs/images/*.svg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import click
+
+from benchmarks.policies import scenes
+from benchmarks.policies.scenes import Outcome, names
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+WIDTH = 720
+LEFT = 170  # where bars begin; labels stand before
+STYLE = """
+    .paper { fill: #fff } text { font: 14px system-ui, sans-serif; fill: #1b2130 } .title { font-weight: 600 }
+    .quiet { fill: #5b6477; font-size: 12.5px } .in { fill: #fff; font-size: 12.5px } .bar { fill: #2f6fed }
+    .pale { fill: #9db8ee } .on-pale { fill: #14203a; font-size: 12.5px } .end { text-anchor: end }
+    .middle { text-anchor: middle } .axis { stroke: #c9cfdb } .line { fill: none; stroke: #2f6fed; stroke-width: 2 }
+    .second { stroke: #d9680f }
+    @media (prefers-color-scheme: dark) {
+      .paper { fill: #10141c } text { fill: #e6e9f0 } .quiet { fill: #a2abbd } .in { fill: #fff } .bar { fill: #3f72d8 }
+      .pale { fill: #8fb0f0 } .on-pale { fill: #0c1424 } .axis { stroke: #3a4252 } .line { stroke: #7aa5ff }
+      .second { stroke: #ffa35c }
+    }"""
+
+
+def picture(title: str, height: int, shapes: Iterable[str]) -> str:
+    """An SVG on a paper of its own, so that it can be read in light and dark surroundings alike."""
+    lines = "\n".join(f"  {shape}" for shape in shapes)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">\n'
+        f"  <style>{STYLE}\n  </style>\n"
+        f'  <rect class="paper" width="{WIDTH}" height="{height}" rx="8"/>\n'
+        f"{text(16, 28, title, 'title')}\n{lines}\n</svg>\n"
+    )
+
+
+def text(x: float, y: float, words: str, kind: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{words}</text>'
+
+
+def bar(x: float, y: float, width: float, kind: str = "bar", height: float = 24) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="3" class="{kind}"/>'
+
+
+def round_robin() -> str:
+    outcome = scenes.turns()
+    step = (WIDTH - 2 * 16) / len(outcome.order)
+    shapes = []
+    for place, name in enumerate(outcome.order):
+        heavy = name == "engine A"
+        shapes.append(bar(16 + place * step, 48, step - 3, "bar" if heavy else "pale", 30))
+        shapes.append(text(16 + (place + 0.5) * step - 1.5, 68, name[-1], "middle " + ("in" if heavy else "on-pale")))
+    counts = ", ".join(f"{name[-1]} {outcome.requests[name]}" for name in names(3))
+    shapes.append(
+        text(16, 102, f"One cell is one request, in order. Weights A 2, B 1, C 1; requests: {counts}.", "quiet")
+    )
+    return picture("round-robin: 24 requests over three engines", 118, shapes)
+
+
+def least_connections() -> str:
+    outcomes = scenes.slow_engine()
+    slow = names(4)[-1]
+    top, bottom, left, right = 48.0, 218.0, 56.0, WIDTH - 150.0
+    curves = {name: [(at, flying[slow]) for at, flying in run.in_flight] for name, run in outcomes.items()}
+    highest = max(value for curve in curves.values() for _, value in curve)
+    longest = max(at for curve in curves.values() for at, _ in curve)
+    shapes = [f'<path class="axis" fill="none" d="M{left} {top} V{bottom} H{right}"/>']
+    for name, curve in curves.items():
+        points = [(left + (right - left) * at / longest, bottom - (bottom - top) * n / highest) for at, n in curve]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points[::4])
+        shapes.append(f'<polyline class="line{" second" if name == "round-robin" else ""}" points="{path}"/>')
+        shapes.append(text(right + 8, points[-1][1] + (4 if name == "round-robin" else -4), name))
+    shapes += [text(left - 8, top + 6, str(highest), "end quiet"), text(left - 8, bottom, "0", "end quiet")]
+    shapes.append(text(left, bottom + 20, "0 s", "quiet"))
+    shapes.append(text(right, bottom + 20, f"{longest:.0f} s", "end quiet"))
+    shares = ", ".join(f"{name} {share(outcome, slow):.0f} %" for name, outcome in outcomes.items())
+    shapes.append(text(16, 262, f"It has a tenth of the fleet's speed. Its share of the requests: {shares}.", "quiet"))
+    return picture("Requests in flight on the slow one of four engines", 278, shapes)
+
+
+def token_aware() -> str:
+    outcomes = scenes.mixed_sizes()
+    longest = max(outcome.wait_p99 for outcome in outcomes.values())
+    room = WIDTH - LEFT - 110
+    shapes, y = [], 48.0
+    for name, outcome in outcomes.items():
+        shapes.append(text(16, y + 26, name))
+        for value, kind in ((outcome.mean_wait, "bar"), (outcome.wait_p99, "pale")):
+            shapes.append(bar(LEFT, y, room * value / longest, kind, 18))
+            shapes.append(text(LEFT + room * value / longest + 6, y + 14, f"{value:.2f} s", "quiet"))
+            y += 20
+        y += 14
+    shapes.append(
+        text(
+            16,
+            y + 10,
+            "Dark: mean; light: 99th percentile. Nine of ten requests have 300 tokens, one has 8,800.",
+            "quiet",
+        )
+    )
+    return picture("Wait before an engine begins, four engines at 70 %", int(y + 26), shapes)
+
+
+def prefix_affinity() -> str:
+    outcomes = scenes.shared_prompt()
+    shapes, y = [], 70.0
+    room, gap = 350, 2
+    shapes.append(text(LEFT, 58, "share of the requests, by engine", "quiet"))
+    shapes.append(text(LEFT + room + 24, 58, "prompt tokens cached", "quiet"))
+    for name, outcome in outcomes.items():
+        shapes.append(text(16, y + 17, name))
+        x = float(LEFT)
+        for engine in names(4):
+            part = share(outcome, engine)
+            if part:
+                shapes.append(bar(x, y, room * part / 100 - gap))
+                shapes.append(text(x + room * part / 200, y + 17, f"{engine[-1]} {part:.0f} %", "middle in"))
+                x += room * part / 100
+        cached = 100 * outcome.cached_share
+        shapes.append(bar(LEFT + room + 24, y, 1.1 * cached, "pale"))
+        shapes.append(text(LEFT + room + 24 + 1.1 * cached + 6, y + 17, f"{cached:.0f} %"))
+        y += 34
+    return picture("1,000 users with one system prompt, four turns each, four engines", int(y + 8), shapes)
+
+
+def share(outcome: Outcome, engine: str) -> float:
+    """Percent of the requests."""
+    return 100 * outcome.requests[engine] / len(outcome.order)
+
+
+PICTURES: Mapping[str, Callable[[], str]] = {
+    "round-robin.svg": round_robin,
+    "least-connections.svg": least_connections,
+    "token-aware.svg": token_aware,
+    "prefix-affinity.svg": prefix_affinity,
+}
+
+
+@click.command()
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), default=IMAGES, help="Another directory.")
+def main(to: Path) -> None:
+    """Draw them all."""
+    to.mkdir(parents=True, exist_ok=True)
+    for name, draw in PICTURES.items():
+        (to / name).write_text(draw(), encoding="utf-8")
+        click.echo(to / name)
+
+
+if __name__ == "__main__":
+    main()

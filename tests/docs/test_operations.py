@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import re
+
+from llmgate.core.health import State
+from llmgate.core.scheduler import Scheduler
+from llmgate.core.types import EndpointMetrics, Usage
+from llmgate.gateway.admin import create_admin_app
+from llmgate.routing import registry
+from llmgate.telemetry.metrics import Metrics
+from tests.core.make import pool
+from tests.docs.pages import read, rows
+
+PAGE = read("docs/operations.md")
+
+
+def busy_metrics() -> str:
+    """A scrape that has every series."""
+    endpoints = pool(1)
+    (endpoint,) = endpoints
+    endpoint.metrics = EndpointMetrics(0.0, 1, 1, 0.5, 1000)
+    metrics = Metrics(endpoints, lambda: 0.0)
+    usage = Usage(10, 10, cached_tokens=5)
+    metrics.request_ended(
+        "m", "e0", 200, stream=True, duration=1.0, ttft=0.1, overhead=0.001, usage=usage, estimated_prompt_tokens=9
+    )
+    metrics.retried("e0", "connect_failed")
+    metrics.rejected("model_not_found")
+    return metrics.render()[0].decode()
+
+
+def test_the_metrics_and_their_labels_are_those_of_the_page() -> None:
+    found: dict[str, set[str]] = {}
+    for name, labels in re.findall(r"^(llmgate_\w+?)(?:_bucket|_count|_sum)?\{(.*)\}", busy_metrics(), re.MULTILINE):
+        found.setdefault(name, set()).update(set(re.findall(r"(\w+)=", labels)) - {"le"})
+    table = {
+        name.strip("`"): {label.strip() for label in labels.split(",")}
+        for name, labels, *_ in rows(PAGE)
+        if name.startswith("`llmgate_")
+    }
+    assert table == found
+
+
+def test_the_states_are_those_of_the_page() -> None:
+    names = {cells[0] for cells in rows(PAGE)}
+    assert {state.value.replace("_", " ") for state in State} <= names
+
+
+def test_the_requests_of_the_admin_port_are_those_of_the_page() -> None:
+    endpoints = pool(1)
+    scheduler = Scheduler(endpoints, registry.create("round-robin"))
+    app = create_admin_app(scheduler, Metrics(endpoints, lambda: 0.0), clock=lambda: 0.0)
+    for path in app.openapi()["paths"]:
+        shown = path.replace("/undrain", "").replace("/drain", "")
+        assert shown in PAGE, path

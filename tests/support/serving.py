@@ -1,0 +1,157 @@
+"""A whole gateway in the test's own event loop, on free ports, that must leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import string
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import httpx2
+
+from llmgate.config import Config, from_data
+from llmgate.core.health import State
+from llmgate.runtime import Gateway
+from llmgate.testing.fake_upstream import FakeUpstream
+from llmgate.upstream.native import NativeClient
+from tests.support.fake_engine import until
+
+CHAT = "/v1/chat/completions"
+HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+STREAMED = HELLO | {"stream": True}
+
+
+def config(*endpoints: str | FakeUpstream | dict[str, Any], **sections: Any) -> Config:
+    """Endpoints are named a, b, c … unless they say otherwise; `sections` go on top of what suits tests."""
+    data: dict[str, Any] = {
+        "server": {"host": "127.0.0.1", "port": 0},
+        "admin": {"host": "127.0.0.1", "port": 0},
+        "endpoints": [],
+        "router": {"policy": "round-robin"},
+        "timeouts": {"notice": 0, "drain": 2},
+    }
+    for letter, endpoint in zip(string.ascii_lowercase, endpoints, strict=False):
+        url = endpoint.url if isinstance(endpoint, FakeUpstream) else endpoint
+        data["endpoints"].append({"name": letter, **(url if isinstance(url, dict) else {"url": url})})
+    for section, values in sections.items():
+        data[section] = {**data[section], **values} if isinstance(data.get(section), dict) else values
+    return from_data(data, "test", {})
+
+
+class Served:
+    """A running gateway and clients of its two ports."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.url = f"http://127.0.0.1:{gateway.data_port}"
+        self.client = _client(gateway.data_port)
+        self.admin = _client(gateway.admin_port)
+        self._left_in_use: list[object] = []
+        self._before = asyncio.all_tasks()
+        self._run = asyncio.create_task(self._run_and_look())
+
+    @property
+    def open_charges(self) -> int:
+        return self.gateway.scheduler.ledger.open_charges
+
+    @property
+    def tasks(self) -> int:
+        """Requests that the data port's server is busy with."""
+        return len(self.gateway._data.server_state.tasks)
+
+    @property
+    def client_connections(self) -> int:
+        """Open connections of clients, among them the idle ones of `self.client`."""
+        return len(self.gateway._data.server_state.connections)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the gateway holds for a client that does not take them: the most of any connection."""
+        connections = self.gateway._data.server_state.connections
+        return max(connection.transport.get_write_buffer_size() for connection in connections)
+
+    def state(self, name: str) -> State:
+        endpoint = self.gateway.pool.get(name)
+        assert endpoint is not None
+        return endpoint.health.state
+
+    async def ready(self) -> Self:
+        """Waits until /ready says so and every endpoint is up."""
+
+        async def answers() -> bool:
+            return (await self.client.get("/ready")).status_code == 200
+
+        async with asyncio.timeout(10):
+            while not (await answers() and all(self.state(e.name) is State.UP for e in self.gateway.pool)):
+                await asyncio.sleep(0.01)
+        return self
+
+    async def chat(self, body: dict[str, Any] | bytes = HELLO, **headers: str) -> httpx2.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.client.post(CHAT, content=content, headers={k.replace("_", "-"): headers[k] for k in headers})
+
+    async def metric(self, line: str) -> float:
+        """The value of one series of /metrics, given by name and labels; 0 if it is not there."""
+        page = (await self.client.get("/metrics")).text
+        found = [each.rpartition(" ")[2] for each in page.splitlines() if each.startswith(f"{line} ")]
+        return float(found[0]) if found else 0.0
+
+    async def settled(self) -> None:
+        """Waits until nothing is in flight any more, for tests that end with a request cut off."""
+        await until(lambda: self.open_charges == 0)
+
+    async def stopped(self) -> None:
+        """Stop, and see that nothing is left: no charge, load, upstream connection in use, or task."""
+        await self.client.aclose()
+        await self.admin.aclose()
+        if not self._run.done():
+            self.gateway.stop()
+        await self._run
+        assert self.open_charges == 0
+        for endpoint in self.gateway.pool:
+            load = endpoint.load
+            assert (load.requests, load.prefill_tokens, load.decode_tokens) == (0, 0, 0), endpoint
+            assert not endpoint.health.trial_open
+        assert not self._left_in_use
+        left = [task for task in asyncio.all_tasks() - self._before if task is not asyncio.current_task()]
+        left = [task for task in left if "FakeEngine" not in repr(task.get_coro())]
+        assert not left, f"tasks outlive the gateway: {left}"
+
+    async def _run_and_look(self) -> None:
+        """`gateway.run()`, with a look at its upstream connections before they are all closed."""
+        client = self.gateway.client
+        assert isinstance(client, NativeClient)
+        close = client.aclose
+
+        async def look_and_close() -> None:
+            self._left_in_use = [target.host_header for target, stats in client.stats().items() if stats.in_use]
+            await close()
+
+        client.aclose = look_and_close  # type: ignore[method-assign]
+        await self.gateway.run()
+
+
+def _client(port: int) -> httpx2.AsyncClient:
+    limits = httpx2.Limits(max_connections=None)
+    # verify: loading the authorities takes longer than a test does, and there is no TLS here
+    return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, limits=limits, verify=False)
+
+
+@asynccontextmanager
+async def serving(
+    *endpoints: str | FakeUpstream | dict[str, Any], wait: bool = True, **sections: Any
+) -> AsyncIterator[Served]:
+    """A gateway in front of `endpoints`, ready unless `wait` is false."""
+    served = Served(Gateway(config(*endpoints, **sections)))
+    try:
+        if wait:
+            await served.ready()
+        yield served
+    except BaseException:
+        served.gateway.stop()
+        served.gateway.stop()
+        await asyncio.gather(served.client.aclose(), served.admin.aclose(), served._run, return_exceptions=True)
+        raise
+    await served.stopped()
