@@ -184,7 +184,8 @@ class PromptEstimator:
         guess = _within_band(tokens, prior)
         x = [value / guess for value in x]  # from here on everything is relative to the guess
         spread = [sum(map(mul, row, x)) for row in self._covariance]
-        variance = sum(map(mul, spread, x)) + _NOISE
+        # rounding can push the quadratic form of an extreme prompt below 0
+        variance = max(sum(map(mul, spread, x)), 0.0) + _NOISE
         limit = _CLIP * sqrt(variance)
         error = min(max((prompt_tokens - tokens) / guess, -limit), limit)
         gain = [value / variance for value in spread]
