@@ -86,8 +86,10 @@ class Gateway:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
-            await self._drain()
-            await asyncio.gather(*servers)
+            await self._begin_drain()
+            await servers[0]
+            self._admin.stop()  # last: until then the drain can be watched
+            await servers[1]
         finally:
             stopping.cancel()
             for server in servers:
@@ -103,14 +105,13 @@ class Gateway:
             self._data.stop_now()
         self._stopping.set()
 
-    async def _drain(self) -> None:
+    async def _begin_drain(self) -> None:
         self.app.draining = True
         in_flight = self.scheduler.ledger.open_charges
         logger.info("stopping: %d requests in flight may take up to %g s", in_flight, self.config.timeouts.drain)
         if not self._in_a_hurry:
             await asyncio.sleep(self.config.timeouts.notice)
         self._data.stop()
-        self._admin.stop()
 
     def _data_app(self) -> App:
         config = self.config
@@ -178,7 +179,10 @@ def _spec(endpoint: EndpointConfig) -> EndpointSpec:
         weight=weight,
         engine=endpoint.engine,
         models=None if models is None else {model.name: model.served_as or model.name for model in models},
+        precisions={model.name: model.precision for model in models or () if model.precision},
         gpu=endpoint.gpu,
+        node=endpoint.node,
+        gpus=tuple(endpoint.gpus or ()),
         labels=endpoint.labels,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,9 @@ class EndpointSpec:
     models: Mapping[str, str] | None = None  # public name → served name; None: learnt from /v1/models
     gpu: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    precisions: Mapping[str, str] = field(default_factory=dict)  # by public model name, where stated
+    node: str | None = None
+    gpus: Sequence[int | str] = ()  # of the node: indices or UUIDs
 
 
 @dataclass(slots=True, eq=False)

@@ -83,14 +83,14 @@ def _add_api(
     def drain(name: str, draining: bool) -> EndpointView:
         endpoint = known(name)
         pool.set_draining(endpoint, draining)
-        return EndpointView.of(endpoint, clock())
+        return EndpointView.of(endpoint, clock(), pool.aliases)
 
     @router.get("/api/endpoints", tags=["endpoints"], responses={401: ERRORS[401]})
     async def list_endpoints(response: Response) -> list[EndpointView]:
         """Every endpoint with its state and live load, in the order of the configuration."""
         response.headers["cache-control"] = "no-store"
         now = clock()
-        return [EndpointView.of(endpoint, now) for endpoint in pool]
+        return [EndpointView.of(endpoint, now, pool.aliases) for endpoint in pool]
 
     # names may contain slashes: that of a unix socket is its path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
@@ -48,9 +48,13 @@ class EndpointView(BaseModel):
     url: str
     engine: str | None = Field(description="null: not detected yet")
     models: Mapping[str, str] = Field(description="public name to the name that the engine knows")
+    aliases: Mapping[str, list[str]] = Field(description="public name to its aliases")
+    precisions: Mapping[str, str] = Field(description="public name to the stated precision")
     weight: float
     labels: Mapping[str, str]
     gpu: str | None
+    node: str | None
+    gpus: Sequence[int | str] = Field(description="of the node: indices or UUIDs")
     state: State
     reason: str = Field(description="why it is not up; empty when it is")
     ejected_seconds: float | None = Field(description="time left until an ejected endpoint gets its trial request")
@@ -60,16 +64,24 @@ class EndpointView(BaseModel):
     gauges: EngineGauges | None = Field(description="null: none was ever read")
 
     @classmethod
-    def of(cls, endpoint: Endpoint, now: float) -> EndpointView:
+    def of(cls, endpoint: Endpoint, now: float, aliases: Mapping[str, str]) -> EndpointView:
         spec, health, load, metrics = endpoint.spec, endpoint.health, endpoint.load, endpoint.metrics
         return cls(
             name=spec.name,
             url=_without_credentials(spec.url),
             engine=endpoint.engine,
             models=endpoint.models,
+            aliases={
+                model: names
+                for model in endpoint.models
+                if (names := [alias for alias, target in aliases.items() if target == model])
+            },
+            precisions=spec.precisions,
             weight=spec.weight,
             labels=spec.labels,
             gpu=spec.gpu,
+            node=spec.node,
+            gpus=spec.gpus,
             state=health.state,
             reason=health.reason,
             ejected_seconds=max(health.until - now, 0.0) if health.state is State.EJECTED else None,

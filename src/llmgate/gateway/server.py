@@ -87,11 +87,17 @@ class Server(uvicorn.Server):
         yield  # the runtime handles them, for two servers at once
 
 
-class _KnownEndings(logging.Filter):
-    """An engine that breaks off a plain answer is not an error of the application, as uvicorn takes it for."""
+KNOWN_ENDINGS = frozenset(
+    {
+        "ASGI callable returned without completing response.",  # the engine broke off: no error of the application
+        "Cancel %s running task(s), timeout graceful shutdown exceeded",  # the runtime says it, with what it means
+    }
+)
 
+
+class _KnownEndings(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.msg != "ASGI callable returned without completing response."
+        return record.msg not in KNOWN_ENDINGS
 
 
 def quiet_uvicorn() -> None:
