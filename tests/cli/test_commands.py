@@ -1,0 +1,184 @@
+"""What a user types, and what comes back: standard output, standard error, exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from click.testing import CliRunner, Result
+
+from llmgate.cli.main import COMMANDS, main
+from llmgate.demo.engines import Engine
+from tests.engines import tiny
+
+GOOD = "endpoints:\n  - {url: http://node-a:8000, models: [big]}\n  - {url: http://node-b:8000}\n"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    return str(path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"llmgate {command}" in result.output
+
+
+def test_check_says_that_a_file_is_good(good: str) -> None:
+    result = run("check", good)
+    assert (result.exit_code, result.output) == (0, f"{good}: good (2 endpoints, policy prefix-affinity)\n")
+
+
+def test_check_prints_every_mistake_and_exits_1(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("endpoints: [{url: ftp://x}]\nrouter: {policy: nope}\n")
+    result = run("check", str(path))
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{path}: ") for line in lines)
+
+
+def test_routes_of_a_file_as_table_and_as_json(good: str) -> None:
+    assert "node-a:8000" in run("routes", good).output
+    rows = json.loads(run("routes", good, "--json", "-").output)
+    assert [(row["model"], row["endpoint"]) for row in rows] == [("big", "node-a:8000"), ("(learnt)", "node-b:8000")]
+
+
+def test_routes_of_nothing_that_answers_is_one_sentence_and_exit_1() -> None:
+    result = run("routes", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "give the admin URL" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "there is no engine"),
+        (["http://a", "--workers", "2"], "--workers above 1 is not possible yet"),
+        (["http://a", "--port", "70000"], "--port"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_wrong_usage_of_serve_exits_2(arguments: list[str], says: str) -> None:
+    result = run("serve", *arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_a_configuration_that_cannot_be_used_exits_1(tmp_path: Path) -> None:
+    result = run("serve", "--config", str(tmp_path / "missing.yaml"))
+    assert result.exit_code == 1
+    assert "cannot be read" in result.stderr
+    result = run("serve", "http://a", "--policy", "prefix-afinity")
+    assert result.exit_code == 1
+    assert "did you mean prefix-affinity" in result.stderr
+
+
+def test_a_port_in_use_is_one_sentence_and_exit_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("serve", "http://127.0.0.1:1", "--host", "127.0.0.1", "--port", port, "--admin-port", "0")
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port} is in use by another program: choose another port" in result.stderr
+
+
+def test_a_tokenizer_that_cannot_be_loaded_exits_1(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD + "server: {port: 0}\nadmin: {port: 0}\nmodels: [{name: big, tokenizer: /no/such/place}]\n")
+    result = run("serve", "--config", str(path))
+    assert result.exit_code == 1
+    assert "no tokenizer at '/no/such/place'" in result.stderr
+
+
+# The process itself --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+        """A gateway process and the URL of its data port."""
+        ports = ("--host", "127.0.0.1", "--port", "0", "--admin-port", "0")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmgate", "serve", *arguments, *ports],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        processes.append(process)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        return process, line.split(" on ")[1].split(" ")[0]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def until_ready(url: str) -> None:
+    with httpx2.Client(base_url=url, timeout=5, transport=httpx2.HTTPTransport(retries=3)) as client:
+        for _ in range(2000):
+            if client.get("/ready").status_code == 200:
+                return
+    raise AssertionError("never ready")
+
+
+def test_sigterm_lets_an_open_stream_finish_and_exits_0(
+    serve: Callable[..., tuple[subprocess.Popen[str], str]], tiny_engines: list[Engine]
+) -> None:
+    process, url = serve(*(engine.url for engine in tiny_engines))
+    until_ready(url)
+    body = {"messages": [{"role": "user", "content": "count"}], "max_tokens": 400, "stream": True, "ignore_eos": True}
+    with (
+        httpx2.Client(base_url=url, timeout=30) as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        pieces = response.iter_raw()
+        text = next(pieces)
+        process.send_signal(signal.SIGTERM)
+        text += b"".join(pieces)
+    assert text.endswith(b"data: [DONE]\n\n")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "stopped; 0 charges left open" in errors
+
+
+def test_it_starts_with_all_engines_down_says_so_and_recovers(
+    serve: Callable[..., tuple[subprocess.Popen[str], str]], start_engine: Callable[..., Engine]
+) -> None:
+    engine = start_engine()
+    address = engine.url
+    engine.kill()
+    process, url = serve(address)
+    with httpx2.Client(base_url=url, timeout=5) as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/ready").status_code == 503
+        answer = client.post("/v1/chat/completions", json={"model": "any", "messages": []})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"]["code"] == "no_ready_endpoint"
+        start_engine(tiny(port=int(address.rsplit(":", 1)[1])))
+        until_ready(url)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmgate.config import ConfigError, from_data, load_file
+
+ENGINE = {"url": "http://node-a:8000"}
+
+
+def problems(data: dict[str, Any], **environment: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        from_data(data, "test", environment)
+    return caught.value.problems
+
+
+def file_problems(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_file(path, {})
+    return caught.value.problems
+
+
+def test_a_url_is_all_that_an_endpoint_needs() -> None:
+    config = from_data({"endpoints": [ENGINE]}, "test", {})
+    assert config.endpoints[0].name == "node-a:8000"
+    assert (config.server.port, config.admin.host, config.admin.port) == (8080, "127.0.0.1", 8081)
+    assert (config.timeouts.connect, config.timeouts.first_byte, config.timeouts.drain) == (2, 300, 110)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://node-a", "node-a:80"),
+        ("https://node-a", "node-a:443"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("http://node-a:8000/v2/", "node-a:8000"),
+        ("unix:/run/vllm.sock", "/run/vllm.sock"),
+    ],
+)
+def test_an_endpoint_is_named_after_its_address(url: str, name: str) -> None:
+    assert from_data({"endpoints": [{"url": url}]}, "test", {}).endpoints[0].name == name
+
+
+def test_models_of_an_endpoint_are_names_or_mappings() -> None:
+    config = from_data(
+        {"endpoints": [{**ENGINE, "models": ["a", {"name": "b", "served_as": "b-fp8", "precision": "fp8"}]}]},
+        "test",
+        {},
+    )
+    assert [(m.name, m.served_as) for m in config.endpoints[0].models or []] == [("a", None), ("b", "b-fp8")]
+
+
+def test_variables_come_from_the_environment_or_their_default() -> None:
+    data = {
+        "server": {"port": "${PORT}"},
+        "endpoints": [{"url": "http://${HOST:-localhost}:${PORT}", "api_key": "${KEY:-}"}],
+    }
+    config = from_data(data, "test", {"PORT": "9000"})
+    assert config.server.port == 9000
+    assert config.endpoints[0].url == "http://localhost:9000"
+    assert config.endpoints[0].api_key.get_secret_value() == ""
+
+
+def test_a_variable_without_value_or_default_is_an_error_with_its_path() -> None:
+    assert problems({"endpoints": [{**ENGINE, "api_key": "${NO_SUCH}"}]}) == [
+        "endpoints[0].api_key: the environment variable NO_SUCH is not set and has no default"
+    ]
+
+
+def test_every_mistake_is_reported_at_once_with_its_path() -> None:
+    found = problems(
+        {
+            "servr": {},
+            "server": {"prot": 1, "port": 70000},
+            "endpoints": [{"url": "ftp://x"}, {"weight": 0}],
+            "timeouts": {"connect": "soon"},
+        }
+    )
+    starts = ["servr: there is no such key", "server.prot: there is no such key", "server.port: ", "endpoints[0].url: "]
+    starts += ["endpoints[1].url: is required", "endpoints[1].weight: ", "timeouts.connect: "]
+    for start in starts:
+        assert any(problem.startswith(start) for problem in found), (start, found)
+    assert len(found) == len(starts), found
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({}, "endpoints: is required"),
+        ({"endpoints": []}, "endpoints: List should have at least 1 item"),
+        ({"endpoints": [ENGINE, ENGINE]}, "are named 'node-a:8000'"),
+        ({"endpoints": [{"url": "http://me:pw@node-a"}]}, "must not contain credentials"),
+        ({"endpoints": [{"url": "http://node-a:99999"}]}, "endpoints[0].url: "),
+        ({"endpoints": [{**ENGINE, "engine": "vlm"}]}, "endpoints[0].engine: "),
+        ({"endpoints": [{**ENGINE, "name": "a\nb"}]}, "endpoints[0].name: "),
+        ({"endpoints": [{**ENGINE, "weight": float("nan")}]}, "endpoints[0].weight: "),
+        ({"endpoints": [ENGINE], "router": {"policy": "token-awre"}}, "did you mean token-aware"),
+        ({"endpoints": [ENGINE], "router": {"options": {"patience": -1}}}, "patience must be 0 or more"),
+        ({"endpoints": [ENGINE], "admin": {"host": "0.0.0.0"}}, "a token is required when the host is not loopback"),
+        ({"endpoints": [ENGINE], "server": {"host": "127.0.0.1", "port": 8081}}, "is the data port already"),
+        (
+            {"endpoints": [ENGINE], "models": [{"name": "a", "aliases": ["x"]}, {"name": "b", "aliases": ["x"]}]},
+            "'x' is the name or alias of 2 models",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(data: dict[str, Any], says: str) -> None:
+    found = problems(data)
+    assert len(found) == 1
+    assert says in found[0], found
+
+
+def test_no_value_of_a_secret_is_shown_in_an_error_or_a_dump() -> None:
+    secret = "sk-do-not-show"
+    found = problems({"endpoints": [{**ENGINE, "api_key": [secret]}], "admin": {"token": {"x": secret}}})
+    config = from_data({"endpoints": [{**ENGINE, "api_key": secret}], "admin": {"token": secret}}, "test", {})
+    assert secret not in str(found) + repr(config) + config.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("endpoints: [", "line 1, column 13"),
+        ("- a", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("endpoints: []\nendpoints: []", "line 2, column 1: the key 'endpoints' stands twice"),
+        ("endpoints: [{url: 'http://a', url: 'http://b'}]", "the key 'url' stands twice"),
+        ("a: !!python/object/apply:os.system [ls]", "line 1"),
+        ("a: \x07", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_where(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    (found,) = file_problems(path)
+    assert says in found
+
+
+def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
+    assert file_problems(tmp_path / "missing.yaml") == ["cannot be read: No such file or directory"]
+    assert file_problems(tmp_path) == ["cannot be read: Is a directory"]
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\xff")
+    assert file_problems(tmp_path / "latin.yaml") == ["cannot be read: it is not UTF-8 text"]

@@ -1,0 +1,188 @@
+"""What clients may get wrong in a request, and what they are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.fake_engine import FakeEngine, completion, sse, stream
+from tests.support.raw_client import connect, post
+from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
+
+LIMIT = 4096
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    async with FakeEngine([completion()]) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def served(engine: FakeEngine) -> AsyncIterator[Served]:
+    """Its engine must not be asked."""
+    async with serving(engine, server={"body_limit": LIMIT}, models=[{"name": "m", "aliases": ["gpt-4o"]}]) as served:
+        yield served
+        assert not engine.asked
+
+
+def error(answered: httpx2.Response) -> dict[str, Any]:
+    """OpenAI's error envelope, checked."""
+    assert answered.headers["content-type"] == "application/json"
+    body = answered.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    found: dict[str, Any] = body["error"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"model": "m"', b'{"model": "m"} x', b"\xff\xfe", b'{"model": "m", "a": nul}', b"{'model': 'm'}", b'{"model": "m", "n": 1e400}'],
+)
+async def test_malformed_json_is_a_400(served: Served, body: bytes) -> None:
+    answered = await served.chat(body, x_request_id="mine")
+    assert answered.status_code == 400
+    assert error(answered)["type"] == "invalid_request_error"
+    assert "JSON" in error(answered)["message"]
+    assert answered.headers["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"m"', b"1", b"null", b'[{"model": "m"}]'])
+async def test_json_that_is_no_object_is_a_400(served: Served, body: bytes) -> None:
+    answered = await served.chat(body)
+    assert answered.status_code == 400
+    assert "must be a JSON object" in error(answered)["message"]
+
+
+async def test_json_nested_too_deeply_is_a_400(served: Served) -> None:
+    answered = await served.chat(b'{"model": "m", "messages": ' + b"[" * 2000 + b"]" * 2000 + b"}")
+    assert answered.status_code == 400
+
+
+@pytest.mark.parametrize("model", [b"1", b"[]", b'{"a": 1}', b"true"])
+async def test_a_model_that_is_no_string_is_a_400_that_names_it(served: Served, model: bytes) -> None:
+    answered = await served.chat(b'{"model": %b}' % model)
+    assert answered.status_code == 400
+    assert error(answered)["param"] == "model"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "m", "model": "m"}',
+        b'{"model": "m", "messages": [], "model": "other"}',
+        b'{"model": "m", "mod\\u0065l": "other"}',
+        b'{"model": null, "model": "m"}',
+        b'{"model": "m", "messages": [{"content": "%b"}], "model": "other"}' % (b"x" * 3000),
+    ],
+)
+async def test_a_model_given_twice_is_a_400(served: Served, body: bytes) -> None:
+    answered = await served.chat(body)
+    assert answered.status_code == 400
+    assert error(answered)["code"] == "duplicate_key"
+    assert error(answered)["param"] == "model"
+
+
+@pytest.mark.parametrize("name", ["other", "M", "", "m ", "\U0001f389", "../m", "x" * 3000])
+async def test_an_unknown_model_is_a_404(served: Served, name: str) -> None:
+    answered = await served.chat(HELLO | {"model": name})
+    assert answered.status_code == 404
+    assert error(answered)["code"] == "model_not_found"
+    assert error(answered)["param"] == "model"
+    assert len(answered.content) < 1000
+
+
+async def test_a_name_that_a_client_invents_makes_no_metric(served: Served) -> None:
+    await served.chat(HELLO | {"model": "invented"})
+    assert "invented" not in (await served.client.get("/metrics")).text
+    assert await served.metric('llmgate_rejected_total{reason="model_not_found"}') == 1
+
+
+@pytest.mark.parametrize("path", [CHAT, f"{CHAT}?api-version=1"], ids=["direct", "through ASGI"])
+async def test_a_body_over_the_limit_is_a_413_before_it_is_read(served: Served, path: str) -> None:
+    async with connect(served.gateway.data_port) as client:
+        client.send(post(HELLO | {"padding": "x" * LIMIT}, path).partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        head, body = await client.answer()
+    assert head.status == 413
+    assert json.loads(body)["error"]["code"] == "body_too_large"
+    assert await served.metric('llmgate_rejected_total{reason="body_too_large"}') == 1
+
+
+async def test_a_413_ends_the_connection_once_the_client_has_sent_everything(served: Served) -> None:
+    async with connect(served.gateway.data_port) as client:
+        client.send(post(HELLO | {"padding": "x" * LIMIT}))
+        head, _ = await client.answer()
+        assert head.headers["connection"] == "close"
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("path", [CHAT, f"{CHAT}?api-version=1"], ids=["direct", "through ASGI"])
+async def test_a_chunked_body_over_the_limit_is_a_413(served: Served, path: str) -> None:
+    async with connect(served.gateway.data_port) as client:
+        head = f"POST {path} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        client.send(head + b"800\r\n%b\r\n" % (b"x" * 0x800) * 3)
+        assert (await client.head()).status == 413
+
+
+async def test_a_413_carries_the_request_id(served: Served) -> None:
+    answered = await served.chat(HELLO | {"padding": "x" * LIMIT}, x_request_id="mine")
+    assert answered.status_code == 413
+    assert answered.headers["x-request-id"] == "mine"
+
+
+async def test_a_body_of_just_the_limit_is_taken(engine: FakeEngine) -> None:
+    body = json.dumps(HELLO).encode().ljust(LIMIT)
+    async with serving(engine, server={"body_limit": LIMIT}) as served:
+        assert (await served.chat(body)).status_code == 200
+
+
+async def test_without_a_model_the_sole_one_is_assumed(engine: FakeEngine) -> None:
+    async with serving(engine) as served:
+        for body in (b'{"messages": []}', b'{"messages": [], "model": null}'):
+            assert (await served.chat(body)).status_code == 200
+
+
+async def test_without_a_model_and_with_several_it_is_a_400() -> None:
+    async with FakeEngine(models=["m", "n"]) as engine, serving(engine) as served:
+        answered = await served.chat(b'{"messages": []}')
+        assert answered.status_code == 400
+        assert error(answered)["param"] == "model"
+        assert not engine.asked
+
+
+@pytest.mark.parametrize("value", ['"yes"', "-1", "1e300", "[]", "null", "12345678901234567890123"])
+async def test_fields_that_only_matter_to_the_engine_are_left_to_the_engine(engine: FakeEngine, value: str) -> None:
+    body = b'{"model": "m", "max_tokens": %b, "n": %b, "stream": 0, "messages": 7}' % ((value.encode(),) * 2)
+    async with serving(engine) as served:
+        assert (await served.chat(body)).status_code == 200
+    assert engine.asked[0].body == body
+
+
+async def test_a_prompt_is_counted_exactly_where_there_is_a_tokenizer(engine: FakeEngine) -> None:
+    async with serving(engine, models=[{"name": "m", "tokenizer": "embedded"}]) as served:
+        for body in (HELLO, HELLO | {"messages": [{"role": "user", "content": "Hello " * 1000}]}):
+            await served.chat(body)
+        long, short = served.gateway.scheduler.decisions.pop(), served.gateway.scheduler.decisions.pop()
+    assert 0 < short.prompt_tokens < 50
+    assert 1000 <= long.prompt_tokens < 1050
+
+
+async def test_a_prompt_that_the_tokenizer_cannot_do_is_estimated(engine: FakeEngine) -> None:
+    async with serving(engine, models=[{"name": "m", "tokenizer": "embedded"}]) as served:
+        for messages in ("text", [{"no": "role"}], [1, 2], {"a": 1}):
+            assert (await served.chat(HELLO | {"messages": messages})).status_code == 200
+
+
+async def test_estimates_learn_from_what_engines_report() -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 5000, "completion_tokens": 7}}
+    async with FakeEngine(stream(*sse(usage))) as engine, serving(engine) as served:
+        body = STREAMED | {"messages": [{"role": "user", "content": "Hello " * 1000}]}
+        for _ in range(8):
+            await served.chat(body)
+        decisions = list(served.gateway.scheduler.decisions)
+    assert abs(decisions[-1].prompt_tokens - 5000) < abs(decisions[0].prompt_tokens - 5000) / 2
