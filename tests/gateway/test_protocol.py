@@ -10,8 +10,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from llmgate.core.errors import LlmgateError
 from llmgate.gateway.asgi import Receive, Scope, Send, respond_json
-from llmgate.gateway.client import Client
+from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.protocol import GatewayProtocol
 from tests.support.raw_client import post
 
@@ -54,6 +55,9 @@ class App:
         self.served: list[bytes] = []
         self.direct = {b"/direct": self._direct}
         self._serve = serve
+
+    async def refuse(self, client: Client, error: LlmgateError) -> None:
+        await respond_error(client, error, [])
 
     async def _direct(self, client: Client) -> None:
         self.served.append(client.body)

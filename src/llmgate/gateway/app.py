@@ -12,7 +12,6 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Kind
 from llmgate.gateway.asgi import Receive, Scope, Send, respond, respond_error, respond_json
 from llmgate.gateway.client import AsgiClient, ClientGone
-from llmgate.gateway.client import respond_error as respond_client_error
 from llmgate.gateway.proxy import Proxy
 from llmgate.telemetry.metrics import Metrics
 from llmgate.wire.headers import find
@@ -40,6 +39,7 @@ class App:
     ) -> None:
         self.draining = False
         self.body_limit = body_limit
+        self.refuse = proxy.refuse
         self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in INFERENCE.items()}
         self._scheduler = scheduler
         self._proxy = proxy
@@ -80,8 +80,7 @@ class App:
         except ClientGone:
             return
         except LlmgateError as error:
-            self._metrics.rejected(error.code or error.type)
-            await respond_client_error(client, error, [])
+            await self._proxy.refuse(client, error)
             return
         async with client:
             await self._proxy.serve(kind, client)

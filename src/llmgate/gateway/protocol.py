@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from llmgate.core.errors import BodyTooLarge
-from llmgate.gateway.client import Client, respond_error
+from llmgate.core.errors import BodyTooLarge, LlmgateError
+from llmgate.gateway.client import Client
 from llmgate.wire.headers import Header
 
 LINGER_SECONDS = 2.0
@@ -32,6 +32,7 @@ class DirectApp(Protocol):
     """What an application must have for its direct routes."""
 
     direct: Mapping[bytes, Serve]  # by path
+    refuse: Callable[[Client, LlmgateError], Awaitable[None]]  # answers a request whose body was not read
     body_limit: int  # bytes
 
 
@@ -274,4 +275,5 @@ class GatewayProtocol(HttpToolsProtocol):
         client.refused = True
         client.keep_alive = False
         error = BodyTooLarge(f"The request body is larger than {limit} bytes.")
-        self._start(client, lambda refused: respond_error(refused, error, []))
+        app: DirectApp = self.config.loaded_app
+        self._start(client, lambda refused: app.refuse(refused, error))

@@ -94,9 +94,7 @@ class Proxy:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
         task = asyncio.current_task()
         assert task is not None
-        given = find(client.headers, b"x-request-id")
-        kept = given is not None and REQUEST_ID.fullmatch(given)
-        request_id = given.decode() if given and kept else f"{self._random.getrandbits(128):032x}"
+        request_id = self._request_id(client)
         exchange = Exchange(client, request_id, self._clock())
         client.on_gone = task.cancel
         try:
@@ -122,6 +120,17 @@ class Proxy:
             client.on_gone = None
             if exchange.endpoint is not None:
                 self._count(exchange, exchange.endpoint)
+
+    async def refuse(self, client: Client, error: LlmgateError) -> None:
+        """Answer a request that was not read to its end."""
+        self._metrics.rejected(error.code or error.type)
+        await respond_error(client, error, [(b"x-request-id", self._request_id(client).encode())])
+
+    def _request_id(self, client: Client) -> str:
+        given = find(client.headers, b"x-request-id")
+        if given is not None and REQUEST_ID.fullmatch(given):
+            return given.decode()
+        return f"{self._random.getrandbits(128):032x}"
 
     async def _dispatch(self, exchange: Exchange) -> None:
         """Try endpoints, best first, until one answers. Raises the last failure if none does."""
