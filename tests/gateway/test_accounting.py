@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -113,10 +112,10 @@ class Broken(Router):
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broken]:
+def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
     router = Broken()
-    monkeypatch.setitem(registry.BUILT_IN, "broken", lambda: router)  # type: ignore[arg-type]  # it is a dict
-    yield router
+    monkeypatch.setitem(registry.BUILT_IN, "broken", lambda: router)
+    return router
 
 
 async def test_a_policy_that_fails_is_a_500_and_leaves_no_charge(

@@ -28,9 +28,9 @@ async def test_ready_is_200_while_an_endpoint_is() -> None:
 
 async def test_models_are_those_of_the_pool_and_their_aliases() -> None:
     aliases = [{"name": "m", "aliases": ["gpt-4o"]}, {"name": "nowhere", "aliases": ["not-this"]}]
-    async with FakeEngine(models=["m", "n"]) as a, FakeEngine(models=["n", "o"]) as b:
-        async with serving(a, b, models=aliases) as served:
-            listed = (await served.client.get("/v1/models")).json()
+    engines = FakeEngine(models=["m", "n"]), FakeEngine(models=["n", "o"])
+    async with engines[0] as a, engines[1] as b, serving(a, b, models=aliases) as served:
+        listed = (await served.client.get("/v1/models")).json()
     assert listed["object"] == "list"
     assert sorted(each["id"] for each in listed["data"]) == ["gpt-4o", "m", "n", "o"]
     assert all(each["object"] == "model" and each["created"] > 0 for each in listed["data"])
@@ -88,13 +88,13 @@ async def test_an_endpoint_that_is_no_llm_server_gets_no_requests() -> None:
         def _page(self, path: bytes) -> bytes:
             return answer(b"<html>", 200, [(b"content-type", b"text/html")])
 
-    async with FakeEngine([completion()]) as engine, WebServer(web_page) as stranger:
-        async with serving(engine, stranger, wait=False) as served:
-            await until(lambda: served.state("a").value == "up" and len(stranger.probed) >= 2)
-            reason = (await served.admin.get("/api/endpoints")).json()[1]["reason"]
-            assert "not an LLM server" in reason
-            for _ in range(3):
-                assert (await served.chat()).headers["x-llmgate-endpoint"] == "a"
+    engines = FakeEngine([completion()]), WebServer(web_page)
+    async with engines[0] as engine, engines[1] as stranger, serving(engine, stranger, wait=False) as served:
+        await until(lambda: served.state("a").value == "up" and len(stranger.probed) >= 2)
+        reason = (await served.admin.get("/api/endpoints")).json()[1]["reason"]
+        assert "not an LLM server" in reason
+        for _ in range(3):
+            assert (await served.chat()).headers["x-llmgate-endpoint"] == "a"
 
 
 async def test_with_all_engines_down_at_the_start_it_is_not_ready_and_recovers() -> None:

@@ -42,7 +42,16 @@ def error(answered: httpx2.Response) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b'{"model": "m"', b'{"model": "m"} x', b"\xff\xfe", b'{"model": "m", "a": nul}', b"{'model': 'm'}", b'{"model": "m", "n": 1e400}'],
+    [
+        b"",
+        b"{",
+        b'{"model": "m"',
+        b'{"model": "m"} x',
+        b"\xff\xfe",
+        b'{"model": "m", "a": nul}',
+        b"{'model': 'm'}",
+        b'{"model": "m", "n": 1e400}',
+    ],
 )
 async def test_malformed_json_is_a_400(served: Served, body: bytes) -> None:
     answered = await served.chat(body, x_request_id="mine")

@@ -80,10 +80,10 @@ class Connection:
         self.app = App(serve)
         config = uvicorn.Config(self.app, log_config=None, lifespan="off", interface="asgi3")
         config.load()
-        config.loaded_app = self.app  # type: ignore[assignment]  # as it is when nothing wraps it
+        config.loaded_app = self.app
         self.state = ServerState()
         self.transport = Transport()
-        self.protocol = GatewayProtocol(config, self.state, {})  # type: ignore[arg-type]
+        self.protocol = GatewayProtocol(config, self.state, {})
         self.protocol.connection_made(self.transport)
 
     async def sends(self, data: bytes) -> None:
@@ -258,7 +258,8 @@ async def test_a_body_in_tiny_chunks_takes_time_in_proportion_to_its_length() ->
 
 
 MALFORMED = {
-    "length and chunked": b"POST /direct HTTP/1.1\r\nhost: g\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+    "length and chunked": b"POST /direct HTTP/1.1\r\nhost: g\r\n"
+    b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
     "two lengths": b"POST /direct HTTP/1.1\r\nhost: g\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n",
     "signed length": b"POST /direct HTTP/1.1\r\nhost: g\r\ncontent-length: +3\r\n\r\nabc",
     "negative length": b"POST /direct HTTP/1.1\r\nhost: g\r\ncontent-length: -3\r\n\r\nabc",

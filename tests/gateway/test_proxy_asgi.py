@@ -30,7 +30,9 @@ async def served(engine: FakeEngine) -> AsyncIterator[Served]:
 class Call:
     """One call of the application. `pieces` is the body as it comes; `leave` says that the client has gone."""
 
-    def __init__(self, served: Served, *pieces: bytes, method: str = "POST", path: str = CHAT, query: bytes = b"") -> None:
+    def __init__(
+        self, served: Served, *pieces: bytes, method: str = "POST", path: str = CHAT, query: bytes = b""
+    ) -> None:
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._coming = [
             {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
@@ -52,7 +54,7 @@ class Call:
 
     async def body(self) -> bytes:
         """What is left of the answer."""
-        body = b""
+        body: bytes = b""
         while True:
             message = await self.sent.get()
             body += message.get("body", b"")

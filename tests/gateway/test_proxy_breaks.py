@@ -82,8 +82,9 @@ async def test_a_broken_answer_that_is_no_stream_ends_as_a_broken_connection(fra
     sent = part if b"length" in framing else chunk(part)
     broken = asyncio.Event()
     async with (
-        FakeEngine([b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b\r\n\r\n" % framing, sent, broken, RESET])
-        as engine,
+        FakeEngine(
+            [b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b\r\n\r\n" % framing, sent, broken, RESET]
+        ) as engine,
         serving(engine) as served,
         connect(served.gateway.data_port) as client,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -112,7 +113,7 @@ async def test_a_recorded_stream_passes_byte_for_byte_wherever_it_is_cut(name: s
     recorded = (STREAMS / name).read_bytes()
     random = Random(name)
     cuts = [0, *sorted(random.sample(range(1, len(recorded)), 40)), len(recorded)]
-    pieces = [recorded[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = [recorded[start:end] for start, end in itertools.pairwise(cuts)]
     async with FakeEngine(stream(*pieces)) as engine, serving(engine) as served:
         answered = await served.chat(STREAMED)
     assert answered.content == recorded

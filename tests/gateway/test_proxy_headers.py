@@ -13,9 +13,9 @@ from tests.support.raw_client import Head, connect, post
 from tests.support.serving import HELLO, Served, serving
 
 
-async def exchange(served: Served, engine: FakeEngine, reply: bytes | None = None, **sent: str) -> tuple[
-    ReceivedRequest, Head
-]:
+async def exchange(
+    served: Served, engine: FakeEngine, reply: bytes | None = None, /, **sent: str
+) -> tuple[ReceivedRequest, Head]:
     """One request through the gateway: what the engine received, and the head that the client did."""
     async with connect(served.gateway.data_port) as client:
         client.send(post(HELLO, **sent))
@@ -27,8 +27,9 @@ async def exchange(served: Served, engine: FakeEngine, reply: bytes | None = Non
 
 async def test_hop_by_hop_fields_end_at_the_gateway_in_both_directions() -> None:
     async with FakeEngine() as engine, serving(engine) as served:
-        reply = answer(b"x", headers=[(b"keep-alive", b"timeout=5"), (b"connection", b"x-internal"), (b"x-internal", b"1"),
-                                      (b"x-kept", b"yes"), (b"alt-svc", b"h3"), (b"trailer", b"x")])  # fmt: skip
+        theirs = {b"keep-alive": b"timeout=5", b"connection": b"x-internal", b"x-internal": b"1"}
+        theirs |= {b"x-kept": b"yes", b"alt-svc": b"h3", b"trailer": b"x"}
+        reply = answer(b"x", headers=list(theirs.items()))
         request, head = await exchange(
             served, engine, reply, connection="x-mine", x_mine="1", te="trailers", keep_alive="5", x_kept="yes",
             proxy_authorization="Basic abc",

@@ -204,5 +204,3 @@ async def test_a_client_that_stops_reading_and_then_leaves_is_noticed() -> None:
             client.reset()
             await gone(request)
         await left(served)
-
-

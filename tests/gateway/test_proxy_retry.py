@@ -50,9 +50,7 @@ BEFORE_THE_FIRST_BYTE: dict[str, tuple[Script, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("failure", "reason"), BEFORE_THE_FIRST_BYTE.values(), ids=list(BEFORE_THE_FIRST_BYTE)
-)
+@pytest.mark.parametrize(("failure", "reason"), BEFORE_THE_FIRST_BYTE.values(), ids=list(BEFORE_THE_FIRST_BYTE))
 async def test_a_failure_before_the_first_byte_goes_to_the_next_endpoint(failure: Script, reason: str) -> None:
     behaviour = in_turn(failure, [completion("from the other")])
     async with (

@@ -50,7 +50,7 @@ class Served:
         self.admin = _client(gateway.admin_port)
         self._left_in_use: list[object] = []
         self._before = asyncio.all_tasks()
-        self._run = asyncio.create_task(self._run_and_look())
+        self.ended = asyncio.create_task(self._run_and_look())
 
     @property
     def open_charges(self) -> int:
@@ -65,6 +65,10 @@ class Served:
     def client_connections(self) -> int:
         """Open connections of clients, among them the idle ones of `self.client`."""
         return len(self.gateway._data.server_state.connections)
+
+    @property
+    def listening(self) -> bool:
+        return any(server.is_serving() for server in self.gateway._data.servers)
 
     @property
     def unsent(self) -> int:
@@ -106,9 +110,9 @@ class Served:
         """Stop, and see that nothing is left: no charge, load, upstream connection in use, or task."""
         await self.client.aclose()
         await self.admin.aclose()
-        if not self._run.done():
+        if not self.ended.done():
             self.gateway.stop()
-        await self._run
+        await self.ended
         assert self.open_charges == 0
         for endpoint in self.gateway.pool:
             load = endpoint.load
@@ -152,6 +156,6 @@ async def serving(
     except BaseException:
         served.gateway.stop()
         served.gateway.stop()
-        await asyncio.gather(served.client.aclose(), served.admin.aclose(), served._run, return_exceptions=True)
+        await asyncio.gather(served.client.aclose(), served.admin.aclose(), served.ended, return_exceptions=True)
         raise
     await served.stopped()
