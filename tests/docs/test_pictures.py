@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.policies import scenes
 from benchmarks.policies.draw import IMAGES, PICTURES
+from llmgate.core.prefix import COARSE_BLOCK, FINE_BLOCK, FINE_BLOCKS
 from tests.docs.pages import read
 
 
@@ -18,6 +19,12 @@ def test_the_picture_shows_what_the_code_does(name: str) -> None:
 @pytest.mark.parametrize("name", list(PICTURES))
 def test_the_picture_is_on_its_policys_page(name: str) -> None:
     assert f"(../images/{name})" in read(f"docs/policies/{name.removesuffix('.svg')}.md")
+
+
+def test_the_sizes_of_blocks_are_those_of_the_page() -> None:
+    page = " ".join(read("docs/policies/prefix-affinity.md").split())
+    assert f"{FINE_BLOCKS} of {FINE_BLOCK} bytes, then blocks of {COARSE_BLOCK:,}" in page
+    assert f"shorter than {FINE_BLOCK} bytes has no block" in page
 
 
 def test_a_prompt_that_everyone_shares_is_cached_everywhere_and_spread_evenly() -> None:
