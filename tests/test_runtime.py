@@ -29,8 +29,7 @@ async def test_during_the_notice_it_is_not_ready_but_takes_requests() -> None:
         assert (await served.client.get("/health")).status_code == 200
         assert (await served.chat()).status_code == 200
         served.gateway.stop()  # the second one does not wait for the notice to end
-        async with asyncio.timeout(5):
-            await served.ended
+        await served.ends()
 
 
 async def test_after_the_notice_connections_are_refused_and_streams_finish() -> None:
@@ -49,8 +48,7 @@ async def test_after_the_notice_connections_are_refused_and_streams_finish() -> 
             assert await client.chunk() == DONE
             assert await client.chunk() == b""
             assert await client.rest() == b""  # the connection is not kept
-            async with asyncio.timeout(5):
-                await served.ended
+            await served.ends()
         assert served.gateway.scheduler.ledger.causes == {TerminationCause.COMPLETED: 1}
 
 
@@ -73,8 +71,7 @@ async def test_at_the_deadline_what_is_left_ends_with_an_error_that_says_why() -
             assert head.headers["retry-after"]
             await gone(first)
             await gone(second)
-            async with asyncio.timeout(5):
-                await served.ended
+            await served.ends()
         assert served.gateway.scheduler.ledger.causes == {TerminationCause.SHUTDOWN: 2}
 
 
@@ -87,8 +84,7 @@ async def test_a_client_that_reads_nothing_does_not_keep_the_gateway_alive() -> 
             pouring = asyncio.create_task(request.send(STREAM_HEAD, *[chunk(b"x" * 2**20)] * 40))
             await until(lambda: request.connection.unsent > 0)
             served.gateway.stop()
-            async with asyncio.timeout(8):
-                await served.ended
+            await served.ends()
         await asyncio.gather(pouring, return_exceptions=True)
 
 
@@ -99,8 +95,7 @@ async def test_a_client_in_the_middle_of_its_request_does_not_keep_the_gateway_a
             client.send(post(HELLO)[:-5])
             await until(lambda: served.client_connections == others + 1)
             served.gateway.stop()
-            async with asyncio.timeout(5):
-                await served.ended
+            await served.ends()
         assert not engine.asked
 
 

@@ -56,7 +56,7 @@ class Gateway:
         self.metrics = Metrics(self.pool, clock)
         self._tokenizers = _load_tokenizers(config)
         self._stopping = asyncio.Event()
-        self._in_a_hurry = False
+        self._hurry = asyncio.Event()
         with contextlib.ExitStack() as undo:
             data_socket = bind(config.server.host, config.server.port)
             undo.callback(data_socket.close)
@@ -101,7 +101,7 @@ class Gateway:
     def stop(self) -> None:
         """Begin a graceful shutdown; called again, end it at once."""
         if self._stopping.is_set():
-            self._in_a_hurry = True
+            self._hurry.set()
             self._data.stop_now()
         self._stopping.set()
 
@@ -109,8 +109,8 @@ class Gateway:
         self.app.draining = True
         in_flight = self.scheduler.ledger.open_charges
         logger.info("stopping: %d requests in flight may take up to %g s", in_flight, self.config.timeouts.drain)
-        if not self._in_a_hurry:
-            await asyncio.sleep(self.config.timeouts.notice)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self.config.timeouts.notice)
         self._data.stop()
 
     def _data_app(self) -> App:

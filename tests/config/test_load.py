@@ -138,6 +138,28 @@ def test_a_file_that_is_no_configuration_says_where(tmp_path: Path, text: str, s
     assert says in found
 
 
+def test_a_variable_that_is_a_whole_value_needs_no_quotes_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(
+        "server: {host: ${HOST:-127.0.0.1}, port: ${PORT}}\n"
+        "admin: {token: ${TOKEN:-}}\n"
+        "endpoints:\n"
+        "  - url: ${URL}  # where it is\n"
+        "    labels: {zone: '${ZONE}', tier: \"${ZONE}-x\"}\n"
+    )
+    config = load_file(path, {"PORT": "9000", "URL": "http://a:1", "ZONE": "z", "TOKEN": ""})
+    assert (config.server.host, config.server.port) == ("127.0.0.1", 9000)
+    assert config.admin.token.get_secret_value() == ""
+    assert config.endpoints[0].url == "http://a:1"
+    assert config.endpoints[0].labels == {"zone": "z", "tier": "z-x"}
+
+
+def test_a_variable_that_is_set_but_empty_is_empty_unless_there_is_a_default() -> None:
+    labels = {"a": "${EMPTY}", "b": "${EMPTY:-other}"}
+    config = from_data({"endpoints": [{**ENGINE, "labels": labels}]}, "test", {"EMPTY": ""})
+    assert config.endpoints[0].labels == {"a": "", "b": "other"}
+
+
 def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
     assert file_problems(tmp_path / "missing.yaml") == ["cannot be read: No such file or directory"]
     assert file_problems(tmp_path) == ["cannot be read: Is a directory"]

@@ -16,7 +16,7 @@ from llmgate.core.health import State
 from llmgate.runtime import Gateway
 from llmgate.testing.fake_upstream import FakeUpstream
 from llmgate.upstream.native import NativeClient
-from tests.support.fake_engine import until
+from tests.support.fake_engine import PATIENCE, until
 
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -106,8 +106,13 @@ class Served:
         """Waits until nothing is in flight any more, for tests that end with a request cut off."""
         await until(lambda: self.open_charges == 0)
 
+    async def ends(self) -> None:
+        """Waits until the gateway has stopped of its own accord."""
+        await asyncio.wait([self.ended], timeout=PATIENCE)
+        assert self.ended.done(), f"it did not end within {PATIENCE:g} s"
+
     async def stopped(self) -> None:
-        """Stop, and see that nothing is left: no charge, load, upstream connection in use, or task."""
+        """Stop, and see that nothing is left: no charge, load, connection in use, or task."""
         await self.client.aclose()
         await self.admin.aclose()
         if not self.ended.done():
@@ -119,6 +124,7 @@ class Served:
             assert (load.requests, load.prefill_tokens, load.decode_tokens) == (0, 0, 0), endpoint
             assert not endpoint.health.trial_open
         assert not self._left_in_use
+        assert not self.client_connections
         left = [task for task in asyncio.all_tasks() - self._before if task is not asyncio.current_task()]
         left = [task for task in left if "FakeEngine" not in repr(task.get_coro())]
         assert not left, f"tasks outlive the gateway: {left}"

@@ -104,7 +104,7 @@ async def _serve(console: Console, config: Config, model: str, once: bool) -> in
         if asking.done():
             asking.result()
             if not once:
-                console.print(_invitation(base, gateway.admin_port, model))
+                console.print(_invitation(base, gateway.admin_port, model), soft_wrap=True)
                 await asyncio.wait([running])
     except LlmgateError as error:
         click.echo(f"llmgate: {error}", err=True)
@@ -131,7 +131,8 @@ async def _ask(console: Console, base: str, model: str) -> None:
                     console.print(
                         f"\n[green]→ served by {answer.endpoint}[/green]  [dim]first text after "
                         f"{answer.first_text_s:.2f} s, all after {answer.total_s:.2f} s; {answer.prompt_tokens} prompt "
-                        f"tokens{cached}, {answer.completion_tokens} of answer[/dim]"
+                        f"tokens{cached}, {answer.completion_tokens} of answer[/dim]",
+                        soft_wrap=True,
                     )
 
 

@@ -66,8 +66,8 @@ def load(
     if not urls and file is None:
         raise click.UsageError("there is no engine: give the URL of at least one, or --config FILE")
     data: dict[str, Any] = {} if file is None else read_yaml(file)
-    if urls:
-        data["endpoints"] = [*(data.get("endpoints") or []), *({"url": _with_scheme(url)} for url in urls)]
+    if urls and isinstance(found := data.get("endpoints") or [], list):  # else its own mistake is reported
+        data["endpoints"] = [*found, *({"url": _with_scheme(url)} for url in urls)]
     _override(data, "server", host=host, port=port)
     _override(data, "admin", port=admin_port)
     if policy is not None:
@@ -128,6 +128,5 @@ def _shown(host: str) -> str:
 
 def _override(data: dict[str, Any], section: str, **values: Any) -> None:
     given = {key: value for key, value in values.items() if value is not None}
-    if given:
-        found = data.get(section)
-        data[section] = {**(found if isinstance(found, dict) else {}), **given}
+    if given and isinstance(found := data.get(section) or {}, dict):
+        data[section] = {**found, **given}

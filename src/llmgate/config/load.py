@@ -15,6 +15,11 @@ from llmgate.config.schema import Config
 
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
+BARE_VARIABLE = re.compile(
+    r"([:,\[-][ \t]+|\[)(\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}'\n]*)?\})(?=[ \t]*(?:[,}\]\n]|$|[ \t]#))"
+)
+"""A variable that is a whole value. Within a flow mapping YAML would choke on its braces, so it is put in quotes."""
+
 
 class ConfigError(Exception):
     """A configuration that cannot be used; `problems` says each thing that is wrong, with its path."""
@@ -34,7 +39,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that the file holds, not yet validated. Raises ConfigError."""
     source = str(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        text = BARE_VARIABLE.sub(r"\1'\2'", path.read_text(encoding="utf-8"))
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ConfigError(source, [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -82,7 +88,9 @@ def _substitute(value: Any, path: str, environment: Mapping[str, str], problems:
         return value
 
     def fill(match: re.Match[str]) -> str:
-        found = environment.get(match["name"]) or match["default"]
+        found = environment.get(match["name"])
+        if not found and match["default"] is not None:
+            return match["default"]
         if found is None:
             problems.append(f"{path}: the environment variable {match['name']} is not set and has no default")
             return ""

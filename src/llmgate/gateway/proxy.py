@@ -94,6 +94,8 @@ class Proxy:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
         task = asyncio.current_task()
         assert task is not None
+        if client.gone:
+            return
         request_id = self._request_id(client)
         exchange = Exchange(client, request_id, self._clock())
         client.on_gone = task.cancel

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 KEEP_ALIVE_SECONDS = 75
 """How long an idle client connection is kept: nginx's keepalive_timeout."""
 BACKLOG = 4096
+LAST_WORDS_SECONDS = 1.0
+"""How long clients that are cut off at the deadline have to take the error that says so."""
 
 
 class PortInUse(OSError):
@@ -70,8 +72,15 @@ class Server(uvicorn.Server):
     async def run_until_stopped(self) -> None:
         """Returns when everything in flight has ended, or was cancelled at the deadline and has then ended."""
         await self.serve(sockets=[self._listener])
+        for task in self.server_state.tasks:
+            if not task.cancelling():  # uvicorn cancels at its deadline, not when it is told to hurry
+                task.cancel()
         if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=5.0)
+            await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # clients that take nothing, or never sent the rest of their request
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks)
 
     def stop(self) -> None:
         self.should_exit = True
