@@ -18,10 +18,13 @@ async def run(served: Served, *options: str) -> Result:
 
 
 async def test_routes_shows_models_aliases_and_states_of_a_running_gateway() -> None:
-    async with FakeEngine(models=["m"]) as a, FakeEngine(models=["m", "n"]) as b:
-        async with serving(a, b, models=[{"name": "m", "aliases": ["gpt-4o"]}]) as served:
-            await served.admin.post("/api/endpoints/b/drain")
-            result = await run(served, "--json", "-")
+    async with (
+        FakeEngine(models=["m"]) as a,
+        FakeEngine(models=["m", "n"]) as b,
+        serving(a, b, models=[{"name": "m", "aliases": ["gpt-4o"]}]) as served,
+    ):
+        await served.admin.post("/api/endpoints/b/drain")
+        result = await run(served, "--json", "-")
     assert result.exit_code == 0, result.output
     rows = [(row["model"], row["aliases"], row["endpoint"], row["state"]) for row in json.loads(result.stdout)]
     assert rows == [("m", ["gpt-4o"], "a", "up"), ("m", ["gpt-4o"], "b", "draining"), ("n", [], "b", "draining")]
