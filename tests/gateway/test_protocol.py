@@ -228,6 +228,13 @@ async def test_a_refused_body_is_not_taken_for_the_next_request() -> None:
     assert connection.app.served == []
 
 
+async def test_a_refused_request_that_has_all_come_ends_the_connection_with_its_answer() -> None:
+    connection = Connection(ok)
+    await connection.sends(post(b"x" * (LIMIT + 1), "/direct"))
+    assert statuses(connection.received) == [413]
+    assert connection.transport.closed
+
+
 CHUNKED = b"POST /direct HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
 
 

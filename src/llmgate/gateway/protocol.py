@@ -201,6 +201,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 super().on_message_complete()
             elif self.cycle.response_complete:
                 self.transport.close()  # a refused body has been heard out
+            else:
+                self.cycle.refused = False  # the same, before the refusal was written: no need to linger after it
             return
         self._receiving = None
         pieces = client.pieces
