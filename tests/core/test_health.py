@@ -27,7 +27,7 @@ class HealthMachine(RuleBasedStateMachine):
         self.health = Health(POLICY, self.changed)
         self.now = 0.0
         self.last_available = self.health.available
-        self.trials: list[bool] = []  # of the requests under way, whether each is a trial
+        self.trials: list[int] = []  # of the requests under way, what begin_request said
         self.unannounced = False
 
     def changed(self) -> None:
@@ -68,6 +68,10 @@ class HealthMachine(RuleBasedStateMachine):
             health.state is State.UP or (health.state is State.HALF_OPEN and not health.trial_open)
         )
         assert not (health.available and health.state in (State.DOWN, State.EJECTED, State.STARTING))
+
+    @invariant()
+    def a_trial_is_open_as_long_as_its_own_request(self) -> None:
+        assert self.health.trial_open == (self.health.state is State.HALF_OPEN and self.health._entered in self.trials)
 
     @invariant()
     def every_change_of_availability_was_announced(self) -> None:
@@ -113,7 +117,7 @@ def test_down_needs_consecutive_good_probes() -> None:
 
 def test_a_refused_connection_ejects_at_once_and_good_probes_lift_it() -> None:
     health = up()
-    health.request_ended(Verdict.UNREACHABLE, 10.0, trial=False)
+    health.request_ended(Verdict.UNREACHABLE, 10.0, trial=0)
     assert state(health) is State.EJECTED
     health.probe_passed()
     health.probe_passed()
@@ -123,9 +127,9 @@ def test_a_refused_connection_ejects_at_once_and_good_probes_lift_it() -> None:
 def test_bad_answers_eject_after_three_in_a_row_and_good_probes_do_not_lift_it() -> None:
     health = up()
     for verdict in (Verdict.BAD, Verdict.BAD, Verdict.GOOD, Verdict.BAD, Verdict.BAD):
-        health.request_ended(verdict, 10.0, trial=False)
+        health.request_ended(verdict, 10.0, trial=0)
     assert state(health) is State.UP
-    health.request_ended(Verdict.BAD, 10.0, trial=False)
+    health.request_ended(Verdict.BAD, 10.0, trial=0)
     assert state(health) is State.EJECTED
     for _ in range(5):
         health.probe_passed()
@@ -139,7 +143,7 @@ def test_bad_answers_eject_after_three_in_a_row_and_good_probes_do_not_lift_it()
 def half_open() -> Health:
     health = up()
     for _ in range(3):
-        health.request_ended(Verdict.BAD, 0.0, trial=False)
+        health.request_ended(Verdict.BAD, 0.0, trial=0)
     health.tick(30.0)
     return health
 
@@ -155,8 +159,9 @@ def test_half_open_admits_one_trial() -> None:
 def test_the_trial_decides() -> None:
     good, bad, neutral = half_open(), half_open(), half_open()
     for health, verdict in ((good, Verdict.GOOD), (bad, Verdict.BAD), (neutral, Verdict.NEUTRAL)):
-        assert health.begin_request()
-        health.request_ended(verdict, 31.0, trial=True)
+        trial = health.begin_request()
+        assert trial
+        health.request_ended(verdict, 31.0, trial=trial)
     assert state(good) is State.UP
     assert (bad.state, bad.until) == (State.EJECTED, 61.0)
     assert neutral.available, "a client that left says nothing: the next request is the trial"
@@ -165,5 +170,23 @@ def test_the_trial_decides() -> None:
 def test_neutral_verdicts_change_nothing() -> None:
     health = up()
     for _ in range(100):
-        health.request_ended(Verdict.NEUTRAL, 0.0, trial=False)
+        health.request_ended(Verdict.NEUTRAL, 0.0, trial=0)
     assert state(health) is State.UP
+
+
+def test_the_end_of_an_earlier_trial_says_nothing_about_a_later_one() -> None:
+    health = half_open()
+    earlier = health.begin_request()
+    for _ in range(3):
+        health.probe_failed("x")
+    for _ in range(2):
+        health.probe_passed()
+    for _ in range(3):
+        health.request_ended(Verdict.BAD, 40.0, trial=0)
+    health.tick(70.0)
+    later = health.begin_request()
+    assert later
+    for verdict in (Verdict.NEUTRAL, Verdict.BAD, Verdict.GOOD):
+        health.request_ended(verdict, 71.0, trial=earlier)
+        assert state(health) is State.HALF_OPEN
+        assert not health.available

@@ -40,7 +40,7 @@ def test_an_ejection_that_is_over_lets_one_request_in() -> None:
     made = pool(2)
     sick = made.ready("m", 0.0)[0]
     for _ in range(3):
-        sick.health.request_ended(Verdict.BAD, 5.0, trial=False)
+        sick.health.request_ended(Verdict.BAD, 5.0, trial=0)
     assert names(made, now=34.9) == ["e1"]
     assert names(made, now=35.0) == ["e0", "e1"]
     sick.health.begin_request()
@@ -51,13 +51,13 @@ def test_endpoints_ejected_for_bad_answers_serve_when_nothing_else_is_left() -> 
     made = pool(2)
     for each in made:
         for _ in range(3):
-            each.health.request_ended(Verdict.BAD, 0.0, trial=False)
+            each.health.request_ended(Verdict.BAD, 0.0, trial=0)
     assert names(made) == ["e0", "e1"]
 
 
 def test_unreachable_endpoints_are_no_last_resort() -> None:
     made = pool(1)
-    next(iter(made)).health.request_ended(Verdict.UNREACHABLE, 0.0, trial=False)
+    next(iter(made)).health.request_ended(Verdict.UNREACHABLE, 0.0, trial=0)
     assert names(made) == []
 
 

@@ -100,6 +100,20 @@ def test_a_half_open_endpoint_is_given_one_request_and_judged_by_it() -> None:
     assert state(sick.health) is State.UP
 
 
+def test_a_trial_is_passed_when_a_good_answer_begins() -> None:
+    scheduler = Scheduler(pool(1), Fixed())
+    (only,) = scheduler.pool
+    for _ in range(3):
+        only.health.request_ended(Verdict.BAD, 0.0, trial=0)
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 31.0), 31.0)
+    assert state(only.health) is State.HALF_OPEN
+    scheduler.answered(charge, 32.0)
+    assert state(only.health) is State.UP
+    scheduler.settle(charge, TerminationCause.UPSTREAM_ERROR, 33.0, verdict=Verdict.BAD)
+    assert state(only.health) is State.UP, "a break later on is one strike, like anybody's"
+
+
 def test_unknown_models_and_unready_ones_are_told_apart() -> None:
     scheduler = Scheduler(pool(1), Fixed())
     assert scheduler.admit("m", 0.0) == "m"

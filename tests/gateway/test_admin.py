@@ -128,7 +128,7 @@ async def test_an_old_reading_is_marked_as_not_fresh(scheduler: Scheduler) -> No
 async def test_an_ejected_endpoint_says_why_and_for_how_long(scheduler: Scheduler) -> None:
     endpoint = scheduler.pool.get("b")
     assert endpoint is not None
-    endpoint.health.request_ended(Verdict.UNREACHABLE, NOW - 10, trial=False, reason="connection refused")
+    endpoint.health.request_ended(Verdict.UNREACHABLE, NOW - 10, trial=0, reason="connection refused")
     shown = await ask_endpoint(scheduler, "b")
     assert (shown["state"], shown["reason"], shown["ejected_seconds"]) == ("ejected", "connection refused", 20)
 

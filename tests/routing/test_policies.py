@@ -119,6 +119,17 @@ def test_token_aware_puts_a_full_kv_cache_last_while_the_reading_is_fresh() -> N
     assert scheduler.schedule(request(), 101.0).endpoint is full, "last, not never"
 
 
+def test_token_aware_still_counts_tokens_when_every_kv_cache_is_full() -> None:
+    made = pool(2)
+    scheduler = Scheduler(made, TokenAware())
+    busy, idle = made
+    for each in made:
+        each.metrics = EndpointMetrics(at=0.0, kv_usage=0.95)
+    scheduler.ledger.book(request(500_000, 0), busy, 0.0)
+    idle.load.recent_tokens = 1e9
+    assert {send(scheduler, request()) for _ in range(20)} == {idle.name}
+
+
 # prefix-affinity ---------------------------------------------------------------------------------------------------
 # Prompts are chains of 256-byte blocks: about 64 tokens each at 4 bytes a token.
 

@@ -24,7 +24,7 @@ def test_up_follows_health_and_draining_is_told_apart_from_it() -> None:
     pool.set_draining(endpoint, True)
     assert value(pool, "up") == 1
     assert value(pool, "draining") == 1
-    endpoint.health.request_ended(Verdict.UNREACHABLE, 0.0, trial=False)
+    endpoint.health.request_ended(Verdict.UNREACHABLE, 0.0, trial=0)
     assert value(pool, "up") == 0
 
 

@@ -45,6 +45,7 @@ class Health:
 
     __slots__ = (
         "_changed",
+        "_entered",
         "_failed_probes",
         "_passed_probes",
         "_policy",
@@ -59,6 +60,7 @@ class Health:
     def __init__(self, policy: HealthPolicy = HealthPolicy(), changed: Callable[[], None] = _ignore) -> None:
         self._policy = policy
         self._changed = changed
+        self._entered = 0  # changes of state so far: tells one half-open time from another
         self._passed_probes = 0
         self._failed_probes = 0
         self._strikes = 0
@@ -96,17 +98,18 @@ class Health:
         elif self.state is not State.DOWN and self._failed_probes >= self._policy.fall:
             self._enter(State.DOWN, reason)
 
-    def begin_request(self) -> bool:
-        """A request is booked; true if it is the half-open trial, which `request_ended` must then be told."""
+    def begin_request(self) -> int:
+        """A request is booked. Above 0 it is the half-open trial, and `request_ended` must be given that number."""
         if self.state is not State.HALF_OPEN or self.trial_open:
-            return False
+            return 0
         self.trial_open = True
         self._changed()
-        return True
+        return self._entered
 
-    def request_ended(self, verdict: Verdict, now: float, *, trial: bool, reason: str = "") -> None:
-        """Learn from one finished attempt. Requests that began before an ejection say nothing about its end."""
-        if trial and self.state is State.HALF_OPEN:
+    def request_ended(self, verdict: Verdict, now: float, *, trial: int, reason: str = "") -> None:
+        """Learn from one finished attempt. Requests that began before an ejection say nothing about its end, and the
+        trial of an earlier half-open time says nothing about this one."""
+        if trial == self._entered and self.state is State.HALF_OPEN:
             self.trial_open = False
             if verdict is Verdict.GOOD:
                 self._enter(State.UP, "")
@@ -137,6 +140,7 @@ class Health:
 
     def _enter(self, state: State, reason: str) -> None:
         self.state = state
+        self._entered += 1
         self.reason = reason
         self.trial_open = False
         if state is State.UP:

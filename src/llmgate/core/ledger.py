@@ -19,7 +19,7 @@ class Charge:
     __slots__ = ("_decode", "_load", "_prefill", "booked_at", "endpoint", "request", "settled", "trial")
 
     def __init__(
-        self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float, trial: bool
+        self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float, trial: int
     ) -> None:
         self.request = request
         self.endpoint = endpoint
@@ -65,7 +65,7 @@ class Ledger:
         self.causes: Counter[TerminationCause] = Counter()
 
     def book(
-        self, request: InferenceRequest, endpoint: Endpoint, now: float, *, cached_tokens: int = 0, trial: bool = False
+        self, request: InferenceRequest, endpoint: Endpoint, now: float, *, cached_tokens: int = 0, trial: int = 0
     ) -> Charge:
         """Book `request` on `endpoint`, less the prompt tokens that it is thought to hold in its prefix cache."""
         self.open_charges += 1

@@ -132,6 +132,12 @@ class Scheduler:
         self.router.booked(request, endpoint, now)
         return charge
 
+    def answered(self, charge: Charge, now: float) -> None:
+        """A good answer has begun. A half-open endpoint has passed its trial; it need not wait for the answer's end."""
+        if charge.trial:
+            charge.endpoint.health.request_ended(Verdict.GOOD, now, trial=charge.trial)
+            charge.trial = 0
+
     def settle(
         self,
         charge: Charge,

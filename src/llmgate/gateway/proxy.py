@@ -223,6 +223,8 @@ class Proxy:
         headers = response_headers(response.headers, own)
         exchange.first_byte = self._clock()
         exchange.begun = True
+        if response.status < 400:
+            self._scheduler.answered(charge, exchange.first_byte)
         more = not response.ended
         if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
             meter = exchange.meter = SseMeter()

@@ -30,9 +30,11 @@ class TokenAware(Router):
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         own, now = request.tokens, candidates.now
+        full = [self._full(endpoint, now) for endpoint in candidates.endpoints]
+        last_resort = 0.0 if all(full) else LAST_RESORT  # beside it no difference of loads would count
         return [
-            (endpoint.load.tokens + own) / endpoint.weight + (LAST_RESORT if self._full(endpoint, now) else 0.0)
-            for endpoint in candidates.endpoints
+            (endpoint.load.tokens + own) / endpoint.weight + last_resort * is_full
+            for endpoint, is_full in zip(candidates.endpoints, full, strict=True)
         ]
 
     def _full(self, endpoint: Endpoint, now: float) -> bool:

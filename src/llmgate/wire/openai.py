@@ -13,7 +13,7 @@ from llmgate.core.types import Kind
 SHORT_BODY = 2048  # bytes that are searched sooner than thought about
 ABSENT = msgspec.Raw(b"")
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
-"""A string or a bracket. Possessive: a match keeps no way back, so a string of many MiB costs neither time nor memory."""
+"""A string or a bracket. Possessive: a match keeps no way back, so a string of many MiB is cheap in time and memory."""
 
 
 class Body(msgspec.Struct):
