@@ -86,12 +86,6 @@ def test_any_long_bytes_are_classified_within_their_length(piece: bytes, times: 
     assert found.token_ids or found.letters + found.digits + found.punct <= 1.01 * len(data)
 
 
-def test_a_memoryview_counts_like_its_bytes() -> None:
-    data = chat(prose(5000))
-    assert byte_classes(memoryview(data)) == byte_classes(data)
-    assert byte_classes(memoryview(data)[:100]) == byte_classes(data[:100])
-
-
 @pytest.mark.parametrize("size", [SAMPLE_BYTES + 1, 10_000, 200_000])
 @pytest.mark.parametrize("escaped", [False, True])
 def test_a_sampled_count_is_close_to_the_full_one(size: int, escaped: bool) -> None:

@@ -101,7 +101,7 @@ class Connection:
 
 
 async def ok(client: Client) -> None:
-    await client.respond(200, [(b"content-length", b"2")], b"ok", False)
+    client.respond(200, [(b"content-length", b"2")], b"ok", False)
 
 
 def statuses(received: bytes) -> list[int]:
@@ -119,10 +119,10 @@ async def test_head_and_first_bytes_leave_in_one_write() -> None:
 
 async def test_a_body_without_a_length_is_chunked_and_each_piece_leaves_at_once() -> None:
     async def stream(client: Client) -> None:
-        await client.respond(200, [], b"one", True)
-        await client.write(b"three", True)
-        await client.write(b"", True)
-        await client.write(b"", False)
+        client.respond(200, [], b"one", True)
+        client.write(b"three", True)
+        client.write(b"", True)
+        client.write(b"", False)
 
     connection = Connection(stream)
     await connection.sends(post({}, "/direct"))
@@ -137,7 +137,7 @@ async def test_a_body_without_a_length_is_chunked_and_each_piece_leaves_at_once(
 async def test_a_body_that_is_not_as_long_as_announced_breaks_the_connection(body: bytes) -> None:
     async def wrong(client: Client) -> None:
         with pytest.raises(RuntimeError, match="Content-Length"):
-            await client.respond(200, [(b"content-length", b"2")], body, False)
+            client.respond(200, [(b"content-length", b"2")], body, False)
 
     connection = Connection(wrong)
     await connection.sends(post({}, "/direct"))
@@ -146,7 +146,7 @@ async def test_a_body_that_is_not_as_long_as_announced_breaks_the_connection(bod
 
 async def test_an_answer_that_is_left_unfinished_breaks_the_connection() -> None:
     async def half(client: Client) -> None:
-        await client.respond(200, [], b"half", True)
+        client.respond(200, [], b"half", True)
 
     connection = Connection(half)
     await connection.sends(post({}, "/direct"))
@@ -174,7 +174,7 @@ async def test_connection_close_is_obeyed() -> None:
 async def test_pipelined_requests_are_answered_in_order() -> None:
     async def echo(client: Client) -> None:
         await asyncio.sleep(0)
-        await client.respond(200, [(b"content-length", b"1")], client.body, False)
+        client.respond(200, [(b"content-length", b"1")], client.body, False)
 
     connection = Connection(echo)
     plain = b"GET /plain HTTP/1.1\r\nhost: g\r\n\r\n"
@@ -287,61 +287,57 @@ async def test_a_malformed_request_is_a_400_and_the_end_of_the_connection(reques
     assert connection.app.served == []
 
 
-async def test_the_application_hears_at_once_that_its_client_has_gone() -> None:
-    heard = asyncio.Event()
-
-    async def wait(client: Client) -> None:
-        client.on_gone = heard.set
-        await heard.wait()
+async def serve_for_ever(client: Client) -> None:
+    """Ends by being cancelled only, and then tries to send something."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
         assert client.gone
-        await client.respond(200, [], b"dropped", False)
+        client.respond(200, [], b"dropped", False)
 
-    connection = Connection(wait)
+
+async def test_the_task_of_a_client_that_has_gone_is_cancelled_at_once() -> None:
+    connection = Connection(serve_for_ever)
     connection.protocol.data_received(post({}, "/direct"))
     await asyncio.sleep(0)
     connection.end()
-    assert heard.is_set()
-    while connection.state.tasks:
-        await asyncio.wait(connection.state.tasks, timeout=5)
+    (task,) = connection.state.tasks
+    assert task.cancelling()
+    await asyncio.wait([task], timeout=5)
+    assert connection.state.tasks == set()
     assert connection.received == b""
 
 
-async def test_of_pipelined_requests_the_one_that_is_served_hears_that_the_client_has_gone() -> None:
-    heard = asyncio.Event()
-
-    async def wait(client: Client) -> None:
-        client.on_gone = heard.set
-        await heard.wait()
-
-    connection = Connection(wait)
+async def test_of_pipelined_requests_the_one_that_is_served_is_cancelled_when_the_client_has_gone() -> None:
+    connection = Connection(serve_for_ever)
     connection.protocol.data_received(post(b"1", "/direct") + post(b"2", "/direct"))
     await asyncio.sleep(0)
     connection.end()
-    assert heard.is_set()
     while connection.state.tasks:
         await asyncio.wait(connection.state.tasks, timeout=5)
     assert connection.app.served == [b"1"]
 
 
-async def test_writing_waits_while_the_client_takes_nothing() -> None:
-    written: list[bytes] = []
+async def test_the_client_says_when_it_takes_no_more_and_when_it_does_again() -> None:
+    said: list[object] = []
 
     async def stream(client: Client) -> None:
-        await client.respond(200, [], b"1", True)
+        said.append(client.respond(200, [], b"1", True))
         connection.protocol.pause_writing()
-        await client.write(b"2", True)
-        written.append(b"2")
-        await client.write(b"", False)
+        said.append(client.write(b"2", True))
+        await client.drained()
+        said.append("drained")
+        said.append(client.write(b"", False))
 
     connection = Connection(stream)
     connection.protocol.data_received(post({}, "/direct"))
     for _ in range(5):
         await asyncio.sleep(0)
-    assert written == []
+    assert said == [True, False]
     connection.protocol.resume_writing()
     while connection.state.tasks:
         await asyncio.wait(connection.state.tasks, timeout=5)
-    assert written == [b"2"]
+    assert said == [True, False, "drained", True]
     connection.end()
 
 

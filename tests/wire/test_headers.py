@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-from llmgate.wire.headers import find, request_headers, response_headers
+from collections.abc import Iterable
+
+from llmgate.wire.headers import Header, find, response_headers, sort_request_headers
 
 ID = b"abc"
+
+
+def request_headers(incoming: list[Header], request_id: bytes, credentials: Iterable[Header] | None) -> list[Header]:
+    return sort_request_headers(incoming).towards(request_id, credentials)
 
 
 def names(headers: list[tuple[bytes, bytes]]) -> set[bytes]:

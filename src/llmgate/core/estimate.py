@@ -8,10 +8,13 @@ docs/token-estimates.md; benchmarks/estimate/ prints the table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import repeat
 from math import inf, sqrt
-from operator import mul, sub
+from operator import add, mul, sub
 from typing import NamedTuple
+
+from llmgate.core.prefix import block_end
 
 # Counting byte classes ---------------------------------------------------------------------------------------------
 
@@ -56,11 +59,14 @@ class ByteClasses(NamedTuple):
     token_ids: int = 0  # above 0: the prompt is an array of this many token ids, there is nothing to estimate
 
 
-def byte_classes(data: bytes | memoryview) -> ByteClasses:
-    """Classify the raw JSON bytes of a prompt; never raises, whatever the bytes. Constant time above SAMPLE_BYTES."""
+def byte_classes(data: bytes, *, within: bytes | None = None) -> ByteClasses:
+    """Classify the raw JSON bytes of a prompt; never raises, whatever the bytes. Constant time above SAMPLE_BYTES.
+
+    `within`: the prompt that `data` is a later piece of. The classes of a prompt's pieces add up to those of the whole.
+    """
     total = len(data)
     if total <= SAMPLE_BYTES:
-        return _classify(bytes(data), total, 1.0)
+        return _classify(data, total, 1.0, within is None)
     view = memoryview(data)
     slices = _spread(view, _SLICE)
     sample = b"".join(slices)
@@ -68,10 +74,10 @@ def byte_classes(data: bytes | memoryview) -> ByteClasses:
         slices = _spread(view, _ESCAPED_SLICE)
         sample = b"".join(slices)
     scale = total / len(sample)
-    found = _classify(sample, total, scale)
-    if found.upper * 8 > total and _holds_binary(bytes(data)):  # base64 is 40 % capitals, prose and code 5 %
+    found = _classify(sample, total, scale, within is None)
+    if found.upper * 8 > total and _holds_binary(within or data):  # base64 is 40 % capitals, prose and code 5 %
         text = b"".join([piece for piece in slices if piece.tobytes().translate(None, _BASE64)])
-        return _classify(text, total, scale)._replace(opaque=(len(sample) - len(text)) * scale)
+        return _classify(text, total, scale, within is None)._replace(opaque=(len(sample) - len(text)) * scale)
     return found
 
 
@@ -85,11 +91,12 @@ def _holds_binary(data: bytes) -> bool:
     return b";base64," in data or b'"input_audio"' in data
 
 
-def _classify(sample: bytes, total: int, scale: float) -> ByteClasses:
-    if sample[:1] == b"[" and sample[:8].lstrip(b"[ \t\r\n")[:1].isdigit():
+def _classify(sample: bytes, total: int, scale: float, beginning: bool) -> ByteClasses:
+    if beginning and sample[:1] == b"[" and sample[:8].lstrip(b"[ \t\r\n")[:1].isdigit():
         return ByteClasses(total, token_ids=round(sample.count(b",") * scale) + 1)
-    roles = sample.count(b'"role"')
-    messages = 1 + (roles - 1) * scale if roles else 0.0  # a chat begins with one, so the first is no chance find
+    messages = sample.count(b'"role"') * scale
+    if beginning and messages:
+        messages += 1.0 - scale  # a chat begins with one, so the first is no chance find
     ascii_only = sample.isascii()
     if ascii_only and sample.count(b"\\u") * 128 > len(sample):
         sample = sample.decode("raw_unicode_escape", "ignore").encode("utf-8", "surrogatepass")
@@ -118,6 +125,45 @@ def _classify(sample: bytes, total: int, scale: float) -> ByteClasses:
         wide3 * scale,
         messages,
     )
+
+
+class KnownBeginnings:
+    """Byte classes of beginnings that prompts share (system prompts, conversations so far): of a prompt that begins
+    like earlier ones only the rest is counted. That is cheaper than a sample of the whole, and more exact.
+
+    Bounded; the oldest go first, and one that is still in use then is counted once more.
+    """
+
+    __slots__ = ("_capacity", "_known")
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._known: dict[int, ByteClasses] = {}  # by the chain key of the beginning's last block
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def classify(self, prompt: bytes, keys: Sequence[int], shared: int) -> ByteClasses:
+        """Classes of `prompt`. `keys` are the chain keys of its blocks; the first `shared` of them were seen before."""
+        found, depth = None, shared
+        while depth and (found := self._known.get(keys[depth - 1])) is None:
+            depth -= 1
+        end = block_end(shared)
+        if depth < shared:
+            found = self._extended(found, prompt, block_end(depth), end)
+            if found.token_ids:
+                return byte_classes(prompt)
+            if len(self._known) >= self._capacity:
+                del self._known[next(iter(self._known))]
+            self._known[keys[shared - 1]] = found
+        return self._extended(found, prompt, end, len(prompt))
+
+    def _extended(self, found: ByteClasses | None, prompt: bytes, start: int, end: int) -> ByteClasses:
+        if found is None:
+            return byte_classes(prompt[:end])
+        if start == end:
+            return found
+        return ByteClasses._make(map(add, found, byte_classes(prompt[start:end], within=prompt)))
 
 
 # Prompt tokens -----------------------------------------------------------------------------------------------------
@@ -164,8 +210,7 @@ class PromptEstimator:
         if classes.token_ids:
             return classes.token_ids
         x = _regressors(classes)
-        tokens: float = sum(map(mul, self._coefficients, x))
-        return max(1, round(_within_band(tokens, _prior(x))))
+        return round(_within_band(sum(map(mul, self._coefficients, x)), _prior(x))) or 1
 
     def learn(self, classes: ByteClasses, prompt_tokens: int) -> None:
         """Correct by what the engine counted (`usage.prompt_tokens`). Never raises; impossible counts are ignored, and
@@ -213,11 +258,12 @@ def _regressors(classes: ByteClasses) -> list[float]:
 
 def _prior(x: list[float]) -> float:
     tokens: float = sum(map(mul, _PRIOR, x))
-    return max(tokens, 1.0)
+    return tokens if tokens > 1.0 else 1.0
 
 
 def _within_band(tokens: float, prior: float) -> float:
-    return min(max(tokens, prior / _BAND), prior * _BAND + _TEMPLATE)
+    least, most = prior / _BAND, prior * _BAND + _TEMPLATE
+    return least if tokens < least else most if tokens > most else tokens
 
 
 # Output tokens -----------------------------------------------------------------------------------------------------

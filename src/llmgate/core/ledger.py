@@ -16,7 +16,7 @@ OVERRUN_TOKENS = 16
 class Charge:
     """Tokens and one request, booked on one endpoint. It holds the Load itself: it survives the endpoint's removal."""
 
-    __slots__ = ("_decode", "_load", "_prefill", "booked_at", "endpoint", "request", "settled", "trial")
+    __slots__ = ("_decode", "_kv", "_load", "_prefill", "booked_at", "endpoint", "request", "settled", "trial")
 
     def __init__(
         self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float, trial: int
@@ -33,7 +33,9 @@ class Charge:
         load.requests += 1
         load.prefill_tokens += prefill
         load.decode_tokens += decode
-        load.recent_tokens += prefill + decode
+        self._kv = kv = prefill + decode
+        load.kv_tokens += kv
+        load.recent_tokens += kv
 
     @property
     def outstanding_tokens(self) -> int:
@@ -80,6 +82,7 @@ class Ledger:
         load.requests -= 1
         load.prefill_tokens -= charge._prefill
         load.decode_tokens -= charge._decode
+        load.kv_tokens -= charge._kv
         charge._prefill = charge._decode = 0
         self.open_charges -= 1
         self.causes[cause] += 1

@@ -22,6 +22,11 @@ def block_end(blocks: int) -> int:
     return FINE_BYTES + (blocks - FINE_BLOCKS) * COARSE_BLOCK
 
 
+Holders = list[tuple[int, int]]
+"""(blocks, mask of the endpoint slots that saw that many), ever deeper and fewer. An endpoint is in all masks up to its
+own longest match; one that saw nothing is in none."""
+
+
 class PrefixIndex:
     """Chain key → bit mask of the endpoint slots that saw it, bounded.
 
@@ -42,27 +47,23 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._young) + sum(key not in self._young for key in self._old)
 
-    def holders(self, keys: Sequence[int]) -> list[tuple[int, int]]:
-        """Who has seen how much of the chain `keys`: (blocks, mask of those who saw that many), ever deeper and fewer.
-
-        An endpoint is in all masks up to its own longest match; one that saw nothing is in none.
-        """
+    def holders(self, keys: Sequence[int]) -> Holders:
+        """Who has seen how much of the chain `keys`."""
         young, old = self._young, self._old
         holders = -1  # everyone has seen the empty prefix
-        levels: list[tuple[int, int]] = []
-        for depth, key in enumerate(keys):
-            seen = young.get(key)
-            if seen is None:
-                seen = old.get(key, 0)
-            still = holders & seen
-            if still != holders:
+        levels: Holders = []
+        depth = 0
+        for key in keys:
+            seen = young.get(key) or old.get(key, 0)
+            if holders & seen != holders:
                 if depth:
                     levels.append((depth, holders))
-                if not still:
+                holders &= seen
+                if not holders:
                     return levels
-                holders = still
-        if keys:
-            levels.append((len(keys), holders))
+            depth += 1
+        if depth:
+            levels.append((depth, holders))
         return levels
 
     def record(self, keys: Sequence[int], slot: int) -> None:
@@ -70,10 +71,9 @@ class PrefixIndex:
         bit = 1 << slot
         young, old = self._young, self._old
         for key in keys:
-            seen = young.get(key)
-            if seen is None:
-                seen = old.get(key, 0)
-            young[key] = seen | bit
+            seen = young.get(key, 0)
+            if not seen & bit:
+                young[key] = (seen or old.get(key, 0)) | bit
         if len(young) >= self._half:
             self._old, self._young = young, {}
 

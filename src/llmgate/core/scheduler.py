@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from random import Random
 
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
-from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator
+from llmgate.core.estimate import ByteClasses, KnownBeginnings, OutputEstimator, PromptEstimator, byte_classes
 from llmgate.core.ledger import Charge, Ledger
 from llmgate.core.pool import EndpointPool
-from llmgate.core.prefix import PrefixIndex, block_end
+from llmgate.core.prefix import Holders, PrefixIndex, block_end
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 
@@ -68,9 +68,10 @@ class Scheduler:
         self.decisions: deque[Decision] = deque(maxlen=keep_decisions)
         self._random = Random(seed)
         self._prefixes = PrefixIndex(prefix_capacity)
+        self._beginnings = KnownBeginnings()
         self._knowledge: dict[str, ModelKnowledge] = {}
 
-    # Estimates: a prompt's tokens without a tokenizer, an answer's tokens before it comes
+    # What is known before a request is made: its prompt's classes and holders, its model's estimators
 
     def knowledge(self, model: str) -> ModelKnowledge:
         """Estimators of `model`, which must be a resolved name: clients cannot make this grow."""
@@ -79,11 +80,16 @@ class Scheduler:
             known = self._knowledge[model] = ModelKnowledge()
         return known
 
-    def estimate_prompt(self, model: str, classes: ByteClasses) -> int:
-        return self.knowledge(model).prompt.estimate(classes)
-
     def expect_output(self, model: str, kind: Kind, max_tokens: int | None) -> int:
         return 0 if kind is Kind.EMBEDDING else self.knowledge(model).output.expect(max_tokens)
+
+    def holders(self, keys: Sequence[int]) -> Holders:
+        """Who has seen how much of the prompt with these chain keys."""
+        return self._prefixes.holders(keys)
+
+    def classify(self, prompt: bytes, keys: Sequence[int], holders: Holders) -> ByteClasses:
+        """What `prompt` is made of, given its chain keys and their holders."""
+        return self._beginnings.classify(prompt, keys, holders[-1][0]) if holders else byte_classes(prompt)
 
     # One request
 
@@ -173,17 +179,23 @@ class Scheduler:
 
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
         """Prompt tokens that each endpoint is thought to hold in its cache."""
-        levels = self._prefixes.holders(request.prefix) if request.prefix else None
-        if not levels:
-            return [0] * len(endpoints)
-        per_byte = request.prompt_tokens / request.prompt_bytes
+        holders, request.holders = request.holders, None  # used once: it gets out of date
+        if holders is None:
+            holders = self._prefixes.holders(request.prefix)
         cached = [0] * len(endpoints)
-        for blocks, mask in levels:
+        if not holders:
+            return cached
+        per_byte = request.prompt_tokens / request.prompt_bytes
+        everybody = len(self.pool)
+        for blocks, mask in holders:
             tokens = int(block_end(blocks) * per_byte)
-            cached = [
-                tokens if mask >> endpoint.slot & 1 else before
-                for endpoint, before in zip(endpoints, cached, strict=True)
-            ]
+            if mask.bit_count() == everybody:
+                cached = [tokens] * len(endpoints)
+            else:
+                cached = [
+                    tokens if mask >> endpoint.slot & 1 else before
+                    for endpoint, before in zip(endpoints, cached, strict=True)
+                ]
         return cached
 
     def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:

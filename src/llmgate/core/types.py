@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmgate.core.estimate import ByteClasses
     from llmgate.core.health import Health
+    from llmgate.core.prefix import Holders
 
 
 class Kind(enum.Enum):
@@ -67,7 +68,8 @@ class InferenceRequest:
     expected_output_tokens: int  # bounded by max_tokens
     max_tokens: int | None = None
     prompt_bytes: int = 0  # length of the raw prompt that `prefix` was made from
-    prefix: tuple[int, ...] = ()  # chain keys of the prompt's leading blocks, see core/prefix.py
+    prefix: Sequence[int] = ()  # chain keys of the prompt's leading blocks, see core/prefix.py
+    holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
 
     @property
@@ -94,11 +96,14 @@ class EndpointMetrics:
 class Load:
     """What the gateway itself has booked on one endpoint and not yet settled. Only the ledger books and settles.
 
+    `kv_tokens` is room in the KV cache: uncached prompts and whole expected answers, taken until the request ends;
+    `prefill_tokens` and `decode_tokens` are work ahead, and shrink as it is done.
+
     `recent_tokens` is all tokens booked lately, each fading with a time constant of RECENT_SECONDS: it tells apart two
     endpoints that are equally idle now but did not do equal work. The pool lets it fade, about once a second.
     """
 
-    __slots__ = ("decode_tokens", "prefill_tokens", "recent_tokens", "requests")
+    __slots__ = ("decode_tokens", "kv_tokens", "prefill_tokens", "recent_tokens", "requests")
 
     RECENT_SECONDS = 60.0
 
@@ -106,6 +111,7 @@ class Load:
         self.requests = 0
         self.prefill_tokens = 0
         self.decode_tokens = 0
+        self.kv_tokens = 0
         self.recent_tokens = 0.0
 
     @property

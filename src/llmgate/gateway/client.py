@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmgate.core.errors import BodyTooLarge, LlmgateError
 from llmgate.gateway.asgi import Message, Receive, Scope, Send
@@ -13,25 +12,25 @@ from llmgate.wire.openai import error_body
 
 
 class Client(Protocol):
-    """One request whose body has been read. `GatewayProtocol` offers it without ASGI in between, for speed."""
+    """One request whose body has been read. `GatewayProtocol` offers it without ASGI in between, for speed.
+
+    What is sent goes out without waiting; False says that the client does not take more for now: `await drained()`
+    before sending more, and at the end.
+    """
 
     headers: list[Header]  # of the request, names in lower case
     target: bytes  # path and query as they came
     body: bytes
-    gone: bool  # the client has left; what is sent is dropped
-    on_gone: Callable[[], object] | None
-    """Called once, the moment the client leaves before its answer is complete."""
+    gone: bool
+    """The client has left before its answer was complete: the task that serves it is cancelled at once, and what is
+    sent is dropped."""
 
-    async def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> None:
-        """The head and the first bytes of the body. Waits while the client does not take what was sent before."""
+    def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
+        """The head and the first bytes of the body."""
         ...
 
-    async def write(self, body: bytes, more: bool) -> None:
+    def write(self, body: bytes, more: bool) -> bool:
         """More of the body; `more` is False for the last piece, which may be empty."""
-        ...
-
-    def write_now(self, body: bytes) -> bool:
-        """More of the body, without waiting. False: it does not take more for now, await `drained` first."""
         ...
 
     async def drained(self) -> None: ...
@@ -43,7 +42,8 @@ async def respond_error(client: Client, error: LlmgateError, headers: list[Heade
     head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
     if error.retry_after is not None:
         head.append((b"retry-after", b"%d" % error.retry_after))
-    await client.respond(error.status, head, body, False)
+    client.respond(error.status, head, body, False)
+    await client.drained()
 
 
 class ClientGone(Exception):
@@ -59,11 +59,11 @@ class AsgiClient:
         self.target: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
         self.body = b""
         self.gone = False
-        self.on_gone: Callable[[], object] | None = None
         self._receive = receive
         self._send = send
+        self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._unsent: list[bytes] = []
+        self._unsent: list[Message] = []
 
     async def read(self, limit: int) -> None:
         """Read the body. Raises BodyTooLarge, at best before any of it is read, and ClientGone."""
@@ -83,23 +83,21 @@ class AsgiClient:
                 raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
         self.body = b"".join(pieces)
 
-    async def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> None:
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.write(body, more)
+    def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
+        self._unsent.append({"type": "http.response.start", "status": status, "headers": headers})
+        return self.write(body, more)
 
-    async def write(self, body: bytes, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-    def write_now(self, body: bytes) -> bool:
-        self._unsent.append(body)  # ASGI's send cannot be called without waiting
-        return False
+    def write(self, body: bytes, more: bool) -> bool:
+        self._unsent.append({"type": "http.response.body", "body": body, "more_body": more})
+        return False  # ASGI's send cannot be called without waiting
 
     async def drained(self) -> None:
-        pieces, self._unsent = self._unsent, []
-        for piece in pieces:
-            await self.write(piece, True)
+        messages, self._unsent = self._unsent, []
+        for message in messages:
+            await self._send(message)
 
     async def __aenter__(self) -> AsgiClient:
+        self._task = asyncio.current_task()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
         return self
 
@@ -112,5 +110,5 @@ class AsgiClient:
         while message["type"] != "http.disconnect":
             message = await self._receive()
         self.gone = True
-        if self.on_gone is not None:
-            self.on_gone()
+        if self._task is not None:
+            self._task.cancel()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from llmgate.core.errors import BadRequest
-from llmgate.core.estimate import byte_classes
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import InferenceRequest, Kind
 from llmgate.tokens import TokenCounter, TokenizerError, count_prompt
@@ -35,18 +34,21 @@ class Intake:
         fields = parse_body(body)
         model = scheduler.admit(self._sole_model() if fields.model is None else fields.model, now)
         prompt = fields.prompt(kind)
-        classes = byte_classes(prompt)
+        keys: Sequence[int] = prefix_keys(model, prompt) if scheduler.router.needs_prefix else ()
+        holders = scheduler.holders(keys)
+        classes = scheduler.classify(prompt, keys, holders)
         limit = fields.output_limit
         request = InferenceRequest(
             request_id,
             kind,
             model,
             fields.stream is True,
-            scheduler.estimate_prompt(model, classes),
+            scheduler.knowledge(model).prompt.estimate(classes),
             scheduler.expect_output(model, kind, limit),
             limit,
             len(prompt),
-            prefix_keys(model, prompt) if scheduler.router.needs_prefix else (),
+            keys,
+            holders,
             classes,
         )
         return request, fields
@@ -54,6 +56,7 @@ class Intake:
     async def count(self, request: InferenceRequest, fields: Body) -> None:
         """Replace the estimate by the exact count, for models with a tokenizer."""
         tokens = await self._count(request.model, request.kind, fields)
+        request.holders = None  # time has passed
         if tokens is not None:
             request.prompt_tokens = tokens
             request.byte_classes = None

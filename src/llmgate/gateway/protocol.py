@@ -20,10 +20,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmgate.core.errors import BodyTooLarge, LlmgateError
 from llmgate.gateway.client import Client
-from llmgate.wire.headers import Header
+from llmgate.wire.headers import Header, find
 
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped; nginx's lingering_timeout is 5 s."""
+
+BODILESS = frozenset({204, 304})
+"""Their answers have no body, whatever Content-Length says."""
 
 Serve = Callable[[Client], Awaitable[None]]
 
@@ -60,12 +63,12 @@ class DirectClient:
         "headers",
         "keep_alive",
         "message_event",
-        "on_gone",
         "pieces",
         "received",
         "refused",
         "response_complete",
         "target",
+        "task",
     )
 
     def __init__(self, protocol: GatewayProtocol, keep_alive: bool) -> None:
@@ -75,7 +78,7 @@ class DirectClient:
         self.pieces: list[bytes] = []
         self.received = 0  # bytes of the body so far
         self.gone = False
-        self.on_gone: Callable[[], object] | None = None
+        self.task: asyncio.Task[None] | None = None  # that serves it
         self.keep_alive = keep_alive
         self.response_complete = False
         self.message_event = _NO_EVENT
@@ -93,50 +96,35 @@ class DirectClient:
     @disconnected.setter
     def disconnected(self, _: bool) -> None:
         """uvicorn says that the connection was lost while this request was under way."""
-        if not self.gone:
-            self.gone = True
-            if self.on_gone is not None:
-                self.on_gone()
+        self.gone = True
+        if self.task is not None:
+            self.task.cancel()
 
-    async def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> None:
+    def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
         """Names and values must be free of CR, LF and NUL, as parsed ones are."""
         if self.gone:
-            return
-        lines = [STATUS_LINE[status]]
-        length = None
-        for name, value in self._protocol.server_state.default_headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)
-            lines.append(b"%b: %b\r\n" % (name, value))
+            return True
+        length = find(headers, b"content-length")
+        lines = [b": ".join(pair) for pair in (*self._protocol.server_state.default_headers, *headers)]
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if length is None and status not in (204, 304):
+            lines.append(b"connection: close")
+        if length is not None and status not in BODILESS:
+            self._left = int(length)
+        elif status not in BODILESS:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n")
-        self._left = length or 0
-        lines.append(self._framed(body, more))
-        self._transport.write(b"".join(lines))
+            lines.append(b"transfer-encoding: chunked")
+        self._transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(lines), self._framed(body, more)))
         if not more:
             self._finish()
+        return not self._flow.write_paused
 
-    async def write(self, body: bytes, more: bool) -> None:
-        if self._flow.write_paused and not self.gone:
-            await self._flow.drain()
+    def write(self, body: bytes, more: bool) -> bool:
         if self.gone:
-            return
+            return True
         if data := self._framed(body, more):
             self._transport.write(data)
         if not more:
             self._finish()
-
-    def write_now(self, body: bytes) -> bool:
-        if self.gone:
-            return True
-        if data := self._framed(body, True):
-            self._transport.write(data)
         return not self._flow.write_paused
 
     async def drained(self) -> None:
@@ -169,10 +157,16 @@ class GatewayProtocol(HttpToolsProtocol):
     _receiving: DirectClient | None = None  # the same, while its body is still coming
     _idle_since = 0.0
 
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         app: DirectApp = self.config.loaded_app
         serve = app.direct.get(self.url)
         if serve is None or not self._ordinary():
+            self._begin_asgi()
             super().on_headers_complete()
             return
         client = DirectClient(self, self.parser.should_keep_alive())
@@ -249,6 +243,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _begin_asgi(self) -> None:
+        """What uvicorn does when a message begins, and inference requests do without."""
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect
+        self.headers += headers  # the scope's own list
+
     def _ordinary(self) -> bool:
         return (
             (self.cycle is None or self.cycle.response_complete)
@@ -259,14 +260,14 @@ class GatewayProtocol(HttpToolsProtocol):
         )
 
     def _start(self, client: DirectClient, serve: Serve) -> None:
-        task = self.loop.create_task(self._run(client, serve))
-        self.tasks.add(task)
+        client.task = self.loop.create_task(self._run(client, serve))
+        self.tasks.add(client.task)
 
     async def _run(self, client: DirectClient, serve: Serve) -> None:
         try:
             await serve(client)
         finally:
-            task: Any = asyncio.current_task()
+            task: Any = client.task
             self.tasks.discard(task)
             if not client.response_complete and not client.gone:
                 self.transport.close()  # an answer that broke off must not look complete

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 
 from llmgate.core.errors import InternalError, LlmgateError, NoReadyEndpoint, ShuttingDown, UpstreamError
@@ -22,9 +23,9 @@ from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.intake import Intake
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
-from llmgate.wire.headers import REQUEST_ID, Header, find, request_headers, response_headers
+from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, sort_request_headers
 from llmgate.wire.openai import Body, error_event, replace_model
-from llmgate.wire.sse import SseMeter, UsageTail, find_usage
+from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
 
 logger = logging.getLogger("llmgate.gateway")
 
@@ -46,7 +47,7 @@ class Exchange:
     request: InferenceRequest
     fields: Body
     endpoint: Endpoint | None = None  # the last one tried
-    attempts = 0
+    failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
     meter: SseMeter | None = None  # of a streamed answer
     status = 0
@@ -54,10 +55,11 @@ class Exchange:
     first_byte: float | None = None
     usage: Usage | None = None
 
-    def __init__(self, client: Client, request_id: str, arrived: float) -> None:
+    def __init__(self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float) -> None:
         self.client = client
-        self.id = request_id
-        self.id_bytes = request_id.encode()
+        self.headers = headers
+        self.id = request_id.decode()
+        self.id_bytes = request_id
         self.arrived = arrived
         self.tried: list[Endpoint] = []
 
@@ -88,26 +90,24 @@ class Proxy:
         self._retry = retry
         self._budget = RetryBudget(retry)
         self._clock = clock
-        self._random = Random()  # request ids need to differ, not to be secret
+        self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
+        self._numbers = count()
 
     async def serve(self, kind: Kind, client: Client) -> None:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
-        task = asyncio.current_task()
-        assert task is not None
         if client.gone:
             return
-        request_id = self._request_id(client)
-        exchange = Exchange(client, request_id, self._clock())
-        client.on_gone = task.cancel
+        exchange = self._begin(client)
         try:
-            request, exchange.fields = self._intake.understand(kind, client.body, request_id, exchange.arrived)
+            request, exchange.fields = self._intake.understand(kind, client.body, exchange.id, exchange.arrived)
             exchange.request = request
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
-            await self._dispatch(exchange)
+            self._budget.note_request()
+            while not await self._attempt(exchange):
+                pass
         except asyncio.CancelledError:
             if client.gone:
-                task.uncancel()
                 exchange.status = CLIENT_CLOSED_REQUEST
             else:  # the server ends what has outlived its grace period
                 await self._break_off(exchange, ShuttingDown("The gateway is shutting down."))
@@ -116,69 +116,39 @@ class Proxy:
                 self._metrics.rejected(error.code or error.type)
             await self._break_off(exchange, error)
         except Exception as error:  # a bug, ours or a third-party router's: the client gets an answer all the same
-            logger.exception("request %s failed inside the gateway", request_id)
+            logger.exception("request %s failed inside the gateway", exchange.id)
+            if exchange.endpoint is None:
+                self._metrics.rejected(InternalError.code)
             await self._break_off(exchange, InternalError(f"The gateway failed: {type(error).__name__}."))
         finally:
-            client.on_gone = None
             if exchange.endpoint is not None:
                 self._count(exchange, exchange.endpoint)
 
     async def refuse(self, client: Client, error: LlmgateError) -> None:
         """Answer a request that was not read to its end."""
         self._metrics.rejected(error.code or error.type)
-        await respond_error(client, error, [(b"x-request-id", self._request_id(client).encode())])
+        await respond_error(client, error, [(b"x-request-id", self._begin(client).id_bytes)])
 
-    def _request_id(self, client: Client) -> str:
-        given = find(client.headers, b"x-request-id")
-        if given is not None and REQUEST_ID.fullmatch(given):
-            return given.decode()
-        return f"{self._random.getrandbits(128):032x}"
+    def _begin(self, client: Client) -> Exchange:
+        headers = sort_request_headers(client.headers)
+        request_id = headers.request_id or b"%b%016x" % (self._run_id, next(self._numbers))
+        return Exchange(client, headers, request_id, self._clock())
 
-    async def _dispatch(self, exchange: Exchange) -> None:
-        """Try endpoints, best first, until one answers. Raises the last failure if none does."""
-        scheduler, request = self._scheduler, exchange.request
-        self._budget.note_request()
-        failure: UpstreamError | None = None
-        while True:
-            now = self._clock()
-            try:
-                decision = scheduler.schedule(request, now, exchange.tried)
-            except NoReadyEndpoint:
-                raise failure or NoReadyEndpoint("No endpoint is ready; try again shortly.") from None
-            charge = scheduler.book(request, decision, now)
-            exchange.endpoint = decision.endpoint
-            exchange.attempts += 1
-            if exchange.attempts == 1:
-                exchange.dispatched = now
-            try:
-                answered = await self._attempt(exchange, charge)
-            except UpstreamError as error:
-                if exchange.begun:
-                    await self._break_off(exchange, error)
-                    return
-                if not self._may_go_on(exchange, error):
-                    raise
-                failure = error
-                self._metrics.retried(decision.endpoint.name, error.code or "")
-            else:
-                if answered:
-                    return
-                self._metrics.retried(decision.endpoint.name, f"status_{exchange.status}")
-            exchange.tried.append(decision.endpoint)
-
-    async def _attempt(self, exchange: Exchange, charge: Charge) -> bool:
-        """One try at one endpoint, settled on every way out. False: its answer was set aside to try another one."""
-        endpoint = charge.endpoint
+    async def _attempt(self, exchange: Exchange) -> bool:
+        """Try the best endpoint that was not tried. False: it failed before the client saw anything of it, and another
+        one is to be tried. Raises when there is none, or the answer had begun. Settled on every way out."""
+        charge = self._book(exchange)
         cause, verdict, reason = TerminationCause.GATEWAY_ERROR, Verdict.NEUTRAL, ""
         response: UpstreamResponse | None = None
         try:
-            response = await self._client.open(*self._upstream_request(exchange, endpoint))
+            response = await self._client.open(*self._upstream_request(exchange, charge.endpoint))
             status = exchange.status = response.status
             if status in RETRYABLE_STATUSES:
                 busy = status in BUSY_STATUSES
                 cause = TerminationCause.REFUSED if busy else TerminationCause.UPSTREAM_ERROR
                 verdict, reason = Verdict.NEUTRAL if busy else Verdict.BAD, f"answered {status}"
                 if self._may_go_on(exchange, status):
+                    self._metrics.retried(charge.endpoint.name, f"status_{status}")
                     return False
                 await self._relay(exchange, charge, response)
             else:
@@ -188,15 +158,32 @@ class Proxy:
             return True
         except UpstreamError as error:
             cause, verdict, reason = error.cause, error.verdict, error.message
-            raise
+            if exchange.begun or not self._may_go_on(exchange, error):
+                raise
+            exchange.failure = error
+            self._metrics.retried(charge.endpoint.name, error.code or "")
+            return False
         except asyncio.CancelledError:
             cause = TerminationCause.CLIENT_GONE if exchange.client.gone else TerminationCause.SHUTDOWN
-            verdict = Verdict.NEUTRAL
             raise
         finally:
             if response is not None:
                 response.close()
             self._scheduler.settle(charge, cause, self._clock(), verdict=verdict, usage=exchange.usage, reason=reason)
+
+    def _book(self, exchange: Exchange) -> Charge:
+        """Choose an endpoint and put the request on its account."""
+        now = self._clock()
+        try:
+            decision = self._scheduler.schedule(exchange.request, now, exchange.tried)
+        except NoReadyEndpoint:
+            raise exchange.failure or NoReadyEndpoint("No endpoint is ready; try again shortly.") from None
+        charge = self._scheduler.book(exchange.request, decision, now)
+        if not exchange.tried:
+            exchange.dispatched = self._clock()
+        exchange.endpoint = decision.endpoint
+        exchange.tried.append(decision.endpoint)
+        return charge
 
     def _upstream_request(
         self, exchange: Exchange, endpoint: Endpoint
@@ -208,7 +195,7 @@ class Proxy:
         served = endpoint.models.get(request.model, request.model)
         if fields.model is not None and fields.model != served:
             body = replace_model(body, served)
-        headers = request_headers(client.headers, exchange.id_bytes, destination.credentials)
+        headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
         return destination.target, "POST", client.target, headers, body, self._timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
@@ -232,13 +219,12 @@ class Proxy:
 
             def take(piece: bytes) -> bool:
                 charge.progress(meter.feed(piece))
-                return client.write_now(piece)
+                return client.write(piece, True)
 
             charge.progress(meter.feed(chunk))
-            await client.respond(response.status, headers, chunk, more)
-            if more:
-                await response.pump(take, client.drained)
-                await client.write(b"", False)
+            # without its length, if it has one: should it break, there must be room for an error event
+            headers = [header for header in headers if header[0] != b"content-length"]
+            await self._pass_on(client, response, headers, chunk, take, more)
             exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
         elif more:
             tail = UsageTail()
@@ -246,23 +232,38 @@ class Proxy:
 
             def keep(piece: bytes) -> bool:
                 tail.keep(piece)
-                return client.write_now(piece)
+                return client.write(piece, True)
 
-            await client.respond(response.status, headers, chunk, True)
-            await response.pump(keep, client.drained)
-            await client.write(b"", False)
+            await self._pass_on(client, response, headers, chunk, keep, more)
             exchange.usage = tail.usage()
         else:
-            await client.respond(response.status, headers, chunk, False)
-            exchange.usage = find_usage(chunk)
+            if not client.respond(response.status, headers, chunk, False):
+                await client.drained()
+            exchange.usage = whole_usage(chunk)
+
+    async def _pass_on(
+        self,
+        client: Client,
+        response: UpstreamResponse,
+        headers: list[Header],
+        first: bytes,
+        take: Callable[[bytes], bool],
+        more: bool,
+    ) -> None:
+        if not client.respond(response.status, headers, first, more):
+            await client.drained()
+        if more:
+            await response.pump(take, client.drained)
+            if not client.write(b"", False):
+                await client.drained()
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
         now = self._clock()
         ready = self._scheduler.pool.ready(exchange.request.model, now)
-        elsewhere = any(e is not exchange.endpoint and e not in exchange.tried for e in ready)
+        elsewhere = any(endpoint not in exchange.tried for endpoint in ready)
         return elsewhere and may_try_next(
-            failure, attempts=exchange.attempts, policy=self._retry, budget=self._budget, now=now
+            failure, attempts=len(exchange.tried), policy=self._retry, budget=self._budget, now=now
         )
 
     async def _break_off(self, exchange: Exchange, error: LlmgateError) -> None:
@@ -271,7 +272,8 @@ class Proxy:
             exchange.status = error.status
             await respond_error(exchange.client, error, [(b"x-request-id", exchange.id_bytes)])
         elif exchange.meter is not None:
-            await exchange.client.write(error_event(error, at_line_start=exchange.meter.at_line_start), False)
+            exchange.client.write(error_event(error, at_line_start=exchange.meter.at_line_start), False)
+            await exchange.client.drained()
         # else: the server closes the connection, short of the announced length or the last chunk
 
     def _count(self, exchange: Exchange, endpoint: Endpoint) -> None:

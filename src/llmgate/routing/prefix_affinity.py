@@ -47,18 +47,21 @@ class PrefixAffinity(Router):
             for endpoint in endpoints
             for load in (endpoint.load,)
         ]
+        scale = 1.0 / (1.0 + sum(loads))
+        prompt = request.prompt_tokens
         full = [
             index
             for index, endpoint in enumerate(endpoints)
-            if (metrics := endpoint.metrics) is not None
-            and (metrics.kv_capacity_tokens or metrics.kv_usage is not None)
-            and self._saturated(endpoint, metrics, request, now)
+            if endpoint.metrics is not None and self._saturated(endpoint, endpoint.metrics, request, now)
         ]
+        if len(full) == len(endpoints):
+            full = []  # nowhere is room: then the cached tokens are all that can be saved
+        if not full and cached.count(cached[0]) == len(cached):
+            left = prompt - cached[0]
+            return [left + load * scale for load in loads]  # equal matches: the load decides
         least, lost = self._least_loaded(loads, cached, full)
-        bound = least * (1.0 + self.relative)
-        lost_bound = bound - self.patience * lost
-        prompt, patience = request.prompt_tokens, self.patience
-        scale = 1.0 / (1.0 + sum(loads))
+        bound, patience = least * (1.0 + self.relative), self.patience
+        lost_bound = bound - patience * lost
         costs = [
             prompt - held + load * scale
             if load <= bound or load <= lost_bound + patience * held
@@ -71,7 +74,7 @@ class PrefixAffinity(Router):
 
     def _least_loaded(self, loads: list[float], cached: Sequence[int], full: list[int]) -> tuple[float, int]:
         """The least load, and the prompt tokens held there; of endpoints with room, if there are any."""
-        if full and len(full) < len(loads):
+        if full:
             with_room = [index for index in range(len(loads)) if index not in full]
             loads = [loads[index] for index in with_room]
             cached = [cached[index] for index in with_room]
@@ -81,7 +84,8 @@ class PrefixAffinity(Router):
         return least, max(held for load, held in zip(loads, cached, strict=True) if load == least)
 
     def _saturated(self, endpoint: Endpoint, metrics: EndpointMetrics, request: InferenceRequest, now: float) -> bool:
-        if metrics.kv_usage is not None and metrics.kv_usage > self.capacity_share and metrics.fresh(now):
+        usage, capacity = metrics.kv_usage, metrics.kv_capacity_tokens
+        if usage is not None and usage > self.capacity_share and metrics.fresh(now):
             return True
-        capacity = metrics.kv_capacity_tokens  # a fact of the engine's start: it does not go stale
-        return capacity is not None and endpoint.load.tokens + request.tokens > self.capacity_share * capacity
+        # the capacity is a fact of the engine's start: it does not go stale
+        return capacity is not None and endpoint.load.kv_tokens + request.tokens > self.capacity_share * capacity

@@ -101,13 +101,12 @@ class NativeClient:
 
 def request_head(target: Target, method: str, path: bytes, headers: Headers, length: int) -> bytes:
     """The request line and headers. Raises ValueError when one of them would break out of its line."""
-    lines = [b"%b %b%b HTTP/1.1\r\nHost: %b" % (method.encode(), target.prefix, path, target.host_header)]
+    lines = [b"Host: " + target.host_header]
     lines += [b": ".join(pair) for pair in headers]
     if length or method not in ("GET", "HEAD"):
         lines.append(b"Content-Length: %d" % length)
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    ends = len(lines) + 1
+    head = b"%b %b%b HTTP/1.1\r\n%b\r\n\r\n" % (method.encode(), target.prefix, path, b"\r\n".join(lines))
+    ends = len(lines) + 2
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in path:
         raise ValueError("a header or the path holds a CR, LF, NUL or space that does not belong there")
     return head

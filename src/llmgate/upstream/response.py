@@ -232,6 +232,8 @@ class NativeResponse:
             if status < 100 or status == 101 or self._interim > MAX_INTERIM:
                 raise ProtocolViolation(f"unexpected interim answer {status}")
             return
+        if status > 599:
+            raise ProtocolViolation(f"the answer has the status {status}")
         self.status = status
         self._keep_alive = parser.should_keep_alive()
         if self._no_body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 Header = tuple[bytes, bytes]
 
@@ -61,45 +62,65 @@ GATEWAY_PREFIX = b"x-llmgate-"
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
-def request_headers(
-    incoming: Iterable[Header], request_id: bytes, credentials: Iterable[Header] | None
-) -> list[Header]:
-    """What goes to the engine. `credentials` replaces the client's own; None lets the client's pass."""
-    dropped = DROPPED_FROM_REQUEST
-    headers = []
-    listed = b""
-    for name, value in incoming:
-        if name in dropped or name.startswith(GATEWAY_PREFIX):
-            if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-                listed += b"," + value
-            continue
-        if credentials is not None and name in CREDENTIALS:
-            continue
-        headers.append((name, value))
+_SPECIAL_IN_REQUEST = DROPPED_FROM_REQUEST | CREDENTIALS
+
+
+class RequestHeaders(NamedTuple):
+    """A client's headers, sorted out."""
+
+    passed: list[Header]  # what goes to any engine
+    credentials: list[Header]  # the client's own
+    request_id: bytes | None  # if it sent a proper one
+
+    def towards(self, request_id: bytes, credentials: Iterable[Header] | None) -> list[Header]:
+        """What goes to an engine. `credentials` replaces the client's own; None lets the client's pass."""
+        keys = self.credentials if credentials is None else credentials
+        return [*self.passed, *keys, (b"x-request-id", request_id)]
+
+
+def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
+    passed: list[Header] = []
+    credentials: list[Header] = []
+    request_id, listed = None, b""
+    for pair in incoming:
+        name = pair[0]
+        if name not in _SPECIAL_IN_REQUEST:
+            if not name.startswith(GATEWAY_PREFIX):
+                passed.append(pair)
+        elif name in CREDENTIALS:
+            credentials.append(pair)
+        elif name == b"x-request-id":
+            if REQUEST_ID.fullmatch(pair[1]):
+                request_id = pair[1]
+        elif name == b"connection" and pair[1].lower() not in (b"keep-alive", b"close"):
+            listed += b"," + pair[1]
     if listed:
-        named = {token.strip().lower() for token in listed.split(b",")}
-        headers = [(name, value) for name, value in headers if name not in named]
-    if credentials is not None:
-        headers.extend(credentials)
-    headers.append((b"x-request-id", request_id))
-    return headers
+        named = _tokens(listed)
+        passed = [pair for pair in passed if pair[0] not in named]
+        credentials = [pair for pair in credentials if pair[0] not in named]
+    return RequestHeaders(passed, credentials, request_id)
 
 
 def response_headers(incoming: Iterable[Header], own: list[Header]) -> list[Header]:
     """What goes to the client: `own` first, then the engine's, less what belongs to its connection or to us."""
     headers = own.copy()
     listed = b""
-    for name, value in incoming:
-        if name in DROPPED_FROM_RESPONSE or name.startswith(GATEWAY_PREFIX):
-            if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-                listed += b"," + value
-            continue
-        headers.append((name, value))
+    for pair in incoming:
+        name = pair[0]
+        if name not in DROPPED_FROM_RESPONSE:
+            if not name.startswith(GATEWAY_PREFIX):
+                headers.append(pair)
+        elif name == b"connection" and pair[1].lower() not in (b"keep-alive", b"close"):
+            listed += b"," + pair[1]
     if listed:
         # content-type and content-length frame the body: an engine cannot have them dropped
-        named = {token.strip().lower() for token in listed.split(b",")} - {b"content-length", b"content-type"}
+        named = _tokens(listed) - {b"content-length", b"content-type"}
         headers = headers[: len(own)] + [pair for pair in headers[len(own) :] if pair[0] not in named]
     return headers
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip().lower() for token in value.split(b",")}
 
 
 def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:

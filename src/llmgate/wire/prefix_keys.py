@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from xxhash import xxh3_64_intdigest
 
 from llmgate.core.prefix import COARSE_BLOCK, FINE_BLOCK, FINE_BYTES
 
+_FINE = [slice(start, start + FINE_BLOCK) for start in range(0, FINE_BYTES, FINE_BLOCK)]
 
-def prefix_keys(model: str, prompt: bytes) -> tuple[int, ...]:
+
+def prefix_keys(model: str, prompt: bytes) -> list[int]:
     """Keys of all whole blocks of the prompt.
 
     Each key is XXH3-64 of its block, seeded with the key before it; the first is seeded with the model's name, since
     engines share no cache between models.
     """
-    key = xxh3_64_intdigest(model.encode())
-    keys = []
-    size = len(prompt)
-    view = memoryview(prompt)
-    for start in range(0, min(size, FINE_BYTES) - FINE_BLOCK + 1, FINE_BLOCK):
-        key = xxh3_64_intdigest(view[start : start + FINE_BLOCK], key)
-        keys.append(key)
-    for start in range(FINE_BYTES, size - COARSE_BLOCK + 1, COARSE_BLOCK):
-        key = xxh3_64_intdigest(view[start : start + COARSE_BLOCK], key)
-        keys.append(key)
-    return tuple(keys)
+    key = _seed(model)
+    keys = [key := xxh3_64_intdigest(prompt[block], key) for block in _FINE[: len(prompt) // FINE_BLOCK]]
+    if len(prompt) >= FINE_BYTES + COARSE_BLOCK:
+        starts = range(FINE_BYTES, len(prompt) - COARSE_BLOCK + 1, COARSE_BLOCK)
+        keys += [key := xxh3_64_intdigest(prompt[start : start + COARSE_BLOCK], key) for start in starts]
+    return keys
+
+
+@lru_cache(maxsize=1024)
+def _seed(model: str) -> int:
+    return xxh3_64_intdigest(model.encode())

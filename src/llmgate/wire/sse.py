@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
 from llmgate.core.types import Usage
 
-USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
-BRACE = re.compile(rb"[{}]")
 KEPT_BYTES = 16 * 1024
 """How much of an answer's end is kept to find its usage in. Engines put it within the last KiB or two."""
 
@@ -33,19 +31,7 @@ class UsageTail:
                 self._size -= len(self._chunks.popleft())
 
     def usage(self) -> Usage | None:
-        return find_usage(b"".join(self._chunks)[-2 * KEPT_BYTES :])
-
-
-def find_usage(tail: bytes) -> Usage | None:
-    """The last usage object in the end of an answer."""
-    at = tail.rfind(b'"usage"')
-    while at >= 0:
-        match = USAGE.match(tail, at)
-        usage = match and _usage(tail, match.end())
-        if usage:
-            return usage
-        at = tail.rfind(b'"usage"', 0, at)
-    return None
+        return last_usage(b"".join(self._chunks)[-2 * KEPT_BYTES :])
 
 
 class SseMeter:
@@ -85,37 +71,69 @@ class SseMeter:
         return max(self.events - 1, 0)
 
 
-class _UsageObject(msgspec.Struct):
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    prompt_tokens_details: Any = None
+# Usage ---------------------------------------------------------------------------------------------------------------
 
 
-_decoder = msgspec.json.Decoder(_UsageObject)
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
-def _usage(text: bytes, start: int) -> Usage | None:
-    """From the JSON object that begins at `start`; None if it makes no sense."""
-    depth = 0
-    for brace in BRACE.finditer(text, start):
-        depth += 1 if brace[0] == b"{" else -1
-        if not depth:
-            return _understood(text[start : brace.end()])
+class _Details(msgspec.Struct):
+    cached_tokens: _Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: _Count
+    completion_tokens: _Count | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+_usages = msgspec.json.Decoder(_Usage)
+_MOST_CANDIDATES = 16  # an answer's text may speak of usage too, but not that often at its very end
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def whole_usage(answer: bytes) -> Usage | None:
+    """The usage of a complete JSON answer, or None if it has none that makes sense."""
+    try:
+        found = _answers.decode(answer).usage
+    except _UNDECODABLE:
+        return last_usage(answer[-2 * KEPT_BYTES :])
+    return None if found is None else _understood(found)
+
+
+def last_usage(tail: bytes) -> Usage | None:
+    """The last usage object in the end of an answer, wherever that begins."""
+    at = len(tail)
+    for _ in range(_MOST_CANDIDATES):
+        at = tail.rfind(b'"usage"', 0, at)
+        if at < 0:
+            return None
+        for candidate in _objects_after(tail, at + len(b'"usage"')):
+            try:
+                return _understood(_usages.decode(candidate))
+            except _UNDECODABLE:
+                continue
     return None
 
 
-def _understood(text: bytes) -> Usage | None:
-    try:
-        data = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    prompt, completion = _count(data.prompt_tokens), _count(data.completion_tokens)
-    if prompt is None:
-        return None
-    details = data.prompt_tokens_details
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return Usage(prompt, completion or 0, cached)
+def _objects_after(text: bytes, position: int) -> Iterator[bytes]:
+    """What may be the object that is the value of the key before `position`: up to the first closing brace, the
+    second, and so on. A usage holds at most a few objects of details."""
+    start = end = text.find(b"{", position)
+    if start < 0 or text[position:start].strip() != b":":
+        return
+    for _ in range(4):
+        end = text.find(b"}", end) + 1
+        if not end:
+            return
+        yield text[start:end]
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _understood(usage: _Usage) -> Usage:
+    details = usage.prompt_tokens_details
+    return Usage(usage.prompt_tokens, usage.completion_tokens or 0, None if details is None else details.cached_tokens)
