@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmgate.config import ConfigError, from_data, load_file
+from llmgate.config import ConfigError, from_data
 
 ENGINE = {"url": "http://node-a:8000"}
 
@@ -13,12 +12,6 @@ ENGINE = {"url": "http://node-a:8000"}
 def problems(data: dict[str, Any], **environment: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         from_data(data, "test", environment)
-    return caught.value.problems
-
-
-def file_problems(path: Path) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load_file(path, {})
     return caught.value.problems
 
 
@@ -119,49 +112,7 @@ def test_no_value_of_a_secret_is_shown_in_an_error_or_a_dump() -> None:
     assert secret not in str(found) + repr(config) + config.model_dump_json()
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("endpoints: [", "line 1, column 13"),
-        ("- a", "must be a mapping"),
-        ("", "must be a mapping"),
-        ("endpoints: []\nendpoints: []", "line 2, column 1: the key 'endpoints' stands twice"),
-        ("endpoints: [{url: 'http://a', url: 'http://b'}]", "the key 'url' stands twice"),
-        ("a: !!python/object/apply:os.system [ls]", "line 1"),
-        ("a: \x07", "is not YAML"),
-    ],
-)
-def test_a_file_that_is_no_configuration_says_where(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text(text)
-    (found,) = file_problems(path)
-    assert says in found
-
-
-def test_a_variable_that_is_a_whole_value_needs_no_quotes_anywhere(tmp_path: Path) -> None:
-    path = tmp_path / "good.yaml"
-    path.write_text(
-        "server: {host: ${HOST:-127.0.0.1}, port: ${PORT}}\n"
-        "admin: {token: ${TOKEN:-}}\n"
-        "endpoints:\n"
-        "  - url: ${URL}  # where it is\n"
-        "    labels: {zone: '${ZONE}', tier: \"${ZONE}-x\"}\n"
-    )
-    config = load_file(path, {"PORT": "9000", "URL": "http://a:1", "ZONE": "z", "TOKEN": ""})
-    assert (config.server.host, config.server.port) == ("127.0.0.1", 9000)
-    assert config.admin.token.get_secret_value() == ""
-    assert config.endpoints[0].url == "http://a:1"
-    assert config.endpoints[0].labels == {"zone": "z", "tier": "z-x"}
-
-
 def test_a_variable_that_is_set_but_empty_is_empty_unless_there_is_a_default() -> None:
     labels = {"a": "${EMPTY}", "b": "${EMPTY:-other}"}
     config = from_data({"endpoints": [{**ENGINE, "labels": labels}]}, "test", {"EMPTY": ""})
     assert config.endpoints[0].labels == {"a": "", "b": "other"}
-
-
-def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
-    assert file_problems(tmp_path / "missing.yaml") == ["cannot be read: No such file or directory"]
-    assert file_problems(tmp_path) == ["cannot be read: Is a directory"]
-    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\xff")
-    assert file_problems(tmp_path / "latin.yaml") == ["cannot be read: it is not UTF-8 text"]
