@@ -86,6 +86,9 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
         ({"endpoints": [ENGINE, ENGINE]}, "are named 'node-a:8000'"),
         ({"endpoints": [{"url": "http://me:pw@node-a"}]}, "must not contain credentials"),
         ({"endpoints": [{"url": "http://node-a:99999"}]}, "endpoints[0].url: "),
+        ({"endpoints": [{"url": "http://node-a/caf\xe9"}]}, "endpoints[0].url: must not have a path beyond ASCII"),
+        ({"endpoints": [{"url": "http://node-a/a b"}]}, "endpoints[0].url: must not contain blanks"),
+        ({"endpoints": [{"url": "http://node-a\n"}]}, "endpoints[0].url: must not contain blanks"),
         ({"endpoints": [{**ENGINE, "engine": "vlm"}]}, "endpoints[0].engine: "),
         ({"endpoints": [{**ENGINE, "name": "a\nb"}]}, "endpoints[0].name: "),
         ({"endpoints": [{**ENGINE, "weight": float("nan")}]}, "endpoints[0].weight: "),
@@ -93,6 +96,17 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
         ({"endpoints": [ENGINE], "router": {"options": {"patience": -1}}}, "patience must be 0 or more"),
         ({"endpoints": [ENGINE], "admin": {"host": "0.0.0.0"}}, "a token is required when the host is not loopback"),
         ({"endpoints": [ENGINE], "server": {"host": "127.0.0.1", "port": 8081}}, "is the data port already"),
+        ({"endpoints": [ENGINE], "server": {"host": "0.0.0.0", "port": 8081}}, "is the data port already"),
+        ({"endpoints": [ENGINE], "server": {"host": "::", "port": 8081}}, "is the data port already"),
+        ({"endpoints": [ENGINE], "server": {"host": "", "port": 8081}}, "is the data port already"),
+        (
+            {
+                "endpoints": [ENGINE],
+                "server": {"host": "10.0.0.1", "port": 8081},
+                "admin": {"host": "0.0.0.0", "token": "t"},
+            },
+            "is the data port already",
+        ),
         (
             {"endpoints": [ENGINE], "models": [{"name": "a", "aliases": ["x"]}, {"name": "b", "aliases": ["x"]}]},
             "'x' is the name or alias of 2 models",
@@ -103,6 +117,28 @@ def test_what_cannot_work_is_refused(data: dict[str, Any], says: str) -> None:
     found = problems(data)
     assert len(found) == 1
     assert says in found[0], found
+
+
+@pytest.mark.parametrize(
+    "ports", [{"server": {"host": "10.0.0.1", "port": 8081}}, {"server": {"port": 0}, "admin": {"port": 0}}]
+)
+def test_ports_may_be_equal_on_different_addresses_and_when_any_will_do(ports: dict[str, Any]) -> None:
+    from_data({"endpoints": [ENGINE], **ports}, "test", {})
+
+
+def test_a_secret_loses_the_blanks_around_it() -> None:
+    data = {"endpoints": [{**ENGINE, "api_key": "${KEY}"}], "admin": {"token": " t\u00f6ken\r\n"}}
+    config = from_data(data, "test", {"KEY": "sk-1\n"})
+    assert config.endpoints[0].api_key.get_secret_value() == "sk-1"
+    assert config.admin.token.get_secret_value() == "t\u00f6ken"
+
+
+@pytest.mark.parametrize("inner", [" ", "\n", "\t", "\x00", "\x7f", "\u00a0", "\udce9"])
+def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(inner: str) -> None:
+    secret = f"do{inner}not-show"
+    found = problems({"endpoints": [{**ENGINE, "api_key": secret}], "admin": {"token": secret}})
+    says = "must not contain blanks or control characters: it is sent in a header"
+    assert found == [f"admin.token: {says}", f"endpoints[0].api_key: {says}"]
 
 
 def test_no_value_of_a_secret_is_shown_in_an_error_or_a_dump() -> None:
