@@ -56,6 +56,31 @@ def test_check_prints_every_mistake_and_exits_1(tmp_path: Path) -> None:
     assert all(line.startswith(f"{path}: ") for line in lines)
 
 
+def test_check_looks_whether_tokenizers_and_certificates_are_there(tmp_path: Path) -> None:
+    path, there = tmp_path / "config.yaml", tmp_path / "there"
+    there.touch()
+    path.write_text(
+        "endpoints:\n"
+        f"  - {{url: https://a, tls_ca: {there}}}\n"
+        f"  - {{url: https://b, tls_ca: {tmp_path}/no.pem}}\n"
+        f"  - {{url: https://c, tls_ca: {tmp_path}}}\n"
+        "models:\n"
+        f"  - {{name: a, tokenizer: {there}}}\n"
+        "  - {name: b, tokenizer: embedded}\n"
+        f"  - {{name: c, tokenizer: {tmp_path}/no}}\n"
+        "  - {name: d, tokenizer: ~nobody-of-that-name/x}\n"
+    )
+    result = run("check", str(path))
+    says = "give a model directory, a tokenizer.json, or the word 'embedded'"
+    assert result.stderr.splitlines() == [
+        f"{path}: endpoints[1].tls_ca: {tmp_path}/no.pem cannot be read: No such file or directory",
+        f"{path}: endpoints[2].tls_ca: {tmp_path} cannot be read: Is a directory",
+        f"{path}: models[2].tokenizer: no tokenizer at '{tmp_path}/no': {says}",
+        f"{path}: models[3].tokenizer: no tokenizer at '~nobody-of-that-name/x': {says}",
+    ]
+    assert result.exit_code == 1
+
+
 def test_routes_of_a_file_as_table_and_as_json(good: str) -> None:
     assert "node-a:8000" in run("routes", good).output
     rows = json.loads(run("routes", good, "--json", "-").output)
