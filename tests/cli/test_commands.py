@@ -87,6 +87,31 @@ def test_routes_of_a_file_as_table_and_as_json(good: str) -> None:
     assert [(row["model"], row["endpoint"]) for row in rows] == [("big", "node-a:8000"), ("(learnt)", "node-b:8000")]
 
 
+def test_routes_of_a_file_shows_the_aliases_of_models_that_are_learnt(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    models = "models: [{name: big, aliases: [gpt-4o]}, {name: learnt, aliases: [gpt-4o-mini]}]\n"
+    path.write_text(GOOD + models)
+    rows = json.loads(run("routes", str(path), "--json", "-").output)
+    assert [(row["model"], row["aliases"], row["endpoint"]) for row in rows] == [
+        ("big", ["gpt-4o"], "node-a:8000"),
+        ("(learnt)", [], "node-b:8000"),
+        ("learnt", ["gpt-4o-mini"], "(learnt)"),
+    ]
+    path.write_text("endpoints: [{url: http://a, models: [big]}]\n" + models)
+    assert json.loads(run("routes", str(path), "--json", "-").output)[-1]["endpoint"] == "(none)"
+
+
+def test_routes_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "endpoints: [{url: 'https://[fd00::12]:8443', name: 'a[/b]'}, {url: http://b, models: ['[red]m:smile:']}]\n"
+    )
+    output = run("routes", str(path)).output
+    for name in ("https://[fd00::12]:8443", "a[/b]", "[red]m:smile:"):
+        assert f" {name} " in output
+
+
 def test_routes_of_nothing_that_answers_is_one_sentence_and_exit_1() -> None:
     result = run("routes", "http://127.0.0.1:1")
     assert result.exit_code == 1
