@@ -38,3 +38,7 @@ def test_the_script_finds_every_element_that_it_asks_for() -> None:
     asked = set(re.findall(r'\$\("([\w-]+)"\)', asset("/dashboard.js")))
     assert asked
     assert asked <= set(re.findall(r'\bid="([\w-]+)"', asset("/")))
+
+
+def test_decisions_are_kept_apart_by_more_than_what_clients_may_repeat() -> None:
+    assert re.search(r"\(decision\) => `\$\{decision\.at\} \$\{decision\.request_id\}`", asset("/dashboard.js"))

@@ -159,6 +159,7 @@ async def test_decisions_are_explained_newest_first(scheduler: Scheduler) -> Non
     assert older["age_seconds"] == 3
     newest.pop("request_id")
     assert newest == {
+        "at": NOW - 1,
         "time": UNIX_NOW - 1,
         "age_seconds": 1,
         "model": "m",
@@ -245,6 +246,22 @@ async def test_the_openapi_document_names_the_fields_of_the_answers(scheduler: S
     assert "in_flight" in document["components"]["schemas"]["EndpointView"]["properties"]
     assert document["paths"]["/api/endpoints"]["get"]["security"] == [{"HTTPBearer": []}]
     assert (await ask(app, "/docs")).status_code == 200
+
+
+async def test_two_decisions_of_one_request_id_are_told_apart_and_each_stays_the_same(scheduler: Scheduler) -> None:
+    """By what the fleet page goes by."""
+    request = make.request()
+    for at in (NOW - 3, NOW - 1):
+        scheduler.schedule(request, at)
+    times = iter([UNIX_NOW, UNIX_NOW + 0.000_1])  # two clocks are never read at the same time
+    app = create_admin_app(
+        scheduler, Metrics(scheduler.pool, lambda: NOW), clock=lambda: NOW, wall_clock=lambda: next(times)
+    )
+    first, again = [(await ask(app, "/api/decisions")).json() for _ in range(2)]
+    keys = [(each["at"], each["request_id"]) for each in first]
+    assert len({request_id for _, request_id in keys}) == 1
+    assert len(set(keys)) == 2
+    assert keys == [(each["at"], each["request_id"]) for each in again]
 
 
 # Who may ask
