@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from tests.docs.pages import read
 from tests.engines import require_llama_cpp
 
 
@@ -24,3 +25,7 @@ def test_without_llama_cpp_a_test_on_engines_fails_in_ci(monkeypatch: pytest.Mon
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="demo extra"):
         require_llama_cpp()
+
+
+def test_the_script_of_ci_says_that_it_is_ci() -> None:
+    assert "\nexport CI=1" in read(".ci/run")

@@ -56,10 +56,60 @@ def test_check_prints_every_mistake_and_exits_1(tmp_path: Path) -> None:
     assert all(line.startswith(f"{path}: ") for line in lines)
 
 
+def test_check_looks_whether_tokenizers_and_certificates_are_there(tmp_path: Path) -> None:
+    path, there = tmp_path / "config.yaml", tmp_path / "there"
+    there.touch()
+    path.write_text(
+        "endpoints:\n"
+        f"  - {{url: https://a, tls_ca: {there}}}\n"
+        f"  - {{url: https://b, tls_ca: {tmp_path}/no.pem}}\n"
+        f"  - {{url: https://c, tls_ca: {tmp_path}}}\n"
+        "models:\n"
+        f"  - {{name: a, tokenizer: {there}}}\n"
+        "  - {name: b, tokenizer: embedded}\n"
+        f"  - {{name: c, tokenizer: {tmp_path}/no}}\n"
+        "  - {name: d, tokenizer: ~nobody-of-that-name/x}\n"
+    )
+    result = run("check", str(path))
+    says = "give a model directory, a tokenizer.json, or the word 'embedded'"
+    assert result.stderr.splitlines() == [
+        f"{path}: endpoints[1].tls_ca: {tmp_path}/no.pem cannot be read: No such file or directory",
+        f"{path}: endpoints[2].tls_ca: {tmp_path} cannot be read: Is a directory",
+        f"{path}: models[2].tokenizer: no tokenizer at '{tmp_path}/no': {says}",
+        f"{path}: models[3].tokenizer: no tokenizer at '~nobody-of-that-name/x': {says}",
+    ]
+    assert result.exit_code == 1
+
+
 def test_routes_of_a_file_as_table_and_as_json(good: str) -> None:
     assert "node-a:8000" in run("routes", good).output
     rows = json.loads(run("routes", good, "--json", "-").output)
     assert [(row["model"], row["endpoint"]) for row in rows] == [("big", "node-a:8000"), ("(learnt)", "node-b:8000")]
+
+
+def test_routes_of_a_file_shows_the_aliases_of_models_that_are_learnt(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    models = "models: [{name: big, aliases: [gpt-4o]}, {name: learnt, aliases: [gpt-4o-mini]}]\n"
+    path.write_text(GOOD + models)
+    rows = json.loads(run("routes", str(path), "--json", "-").output)
+    assert [(row["model"], row["aliases"], row["endpoint"]) for row in rows] == [
+        ("big", ["gpt-4o"], "node-a:8000"),
+        ("(learnt)", [], "node-b:8000"),
+        ("learnt", ["gpt-4o-mini"], "(learnt)"),
+    ]
+    path.write_text("endpoints: [{url: http://a, models: [big]}]\n" + models)
+    assert json.loads(run("routes", str(path), "--json", "-").output)[-1]["endpoint"] == "(none)"
+
+
+def test_routes_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "endpoints: [{url: 'https://[fd00::12]:8443', name: 'a[/b]'}, {url: http://b, models: ['[red]m:smile:']}]\n"
+    )
+    output = run("routes", str(path)).output
+    for name in ("https://[fd00::12]:8443", "a[/b]", "[red]m:smile:"):
+        assert f" {name} " in output
 
 
 def test_routes_of_nothing_that_answers_is_one_sentence_and_exit_1() -> None:

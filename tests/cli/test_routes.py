@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from click.testing import CliRunner, Result
 
 from llmgate.cli.routes import routes
@@ -40,6 +41,29 @@ async def test_routes_takes_the_admin_token_and_never_shows_it() -> None:
     assert shown.exit_code == 0
     assert "up" in shown.stdout
     assert "canary" not in refused.output + shown.output + wrong.output
+
+
+@pytest.mark.parametrize("token", ["canary", "t\u00f6ken"])
+async def test_a_token_may_come_with_the_end_of_its_line_and_hold_any_character(token: str) -> None:
+    async with FakeEngine() as engine, serving(engine, admin={"token": token}) as served:
+        shown = await run(served, "--token", f"{token}\n")
+    assert shown.exit_code == 0, shown.output
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown_either() -> None:
+    result = CliRunner().invoke(routes, ["http://127.0.0.1:1"], env={"LLMGATE_ADMIN_TOKEN": "canary\ncanary"})
+    assert result.exit_code == 2
+    assert "must not contain control characters" in result.stderr
+    assert "canary" not in result.output
+
+
+async def test_the_token_is_given_to_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeEngine() as engine, FakeEngine() as proxy, serving(engine, admin={"token": "canary"}) as served:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        shown = await run(served, "--token", "canary")
+        assert not proxy.probed
+    assert shown.exit_code == 0, shown.output
 
 
 async def test_an_endpoint_of_unknown_models_is_shown_all_the_same() -> None:

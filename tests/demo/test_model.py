@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_a_cache_that_cannot_be_written_leaves_the_tiny_model(pin: PinnedModel, 
     model = find_model(pin=pin, cache=tmp_path / "file" / "cache")
     assert model.path == TINY.path
     assert "Not a directory" in str(model.fallback_reason)
+
+
+def test_a_user_without_a_home_gets_the_tiny_model(pin: PinnedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)  # of nobody in the passwd file, as in a container
+    model = find_model(pin=pin)
+    assert model.path == TINY.path
+    assert "set XDG_CACHE_HOME" in str(model.fallback_reason)
 
 
 def test_the_tiny_model_ships_with_the_package() -> None:

@@ -13,6 +13,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, EndpointSpec, InferenceRequest, Verdict
+from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
 from llmgate.gateway.admin import create_admin_app
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
@@ -20,7 +21,7 @@ from tests.core import make
 SOCKET = "/run/vllm.sock"
 NOW = 1000.0
 UNIX_NOW = 1_700_000_000.0
-OPEN = {"/", "/dashboard.css", "/dashboard.js", "/docs", "/openapi.json"}
+OPEN = {*load_assets(), "/openapi.json"}
 
 
 class CheapestFirst(Router):
@@ -159,6 +160,7 @@ async def test_decisions_are_explained_newest_first(scheduler: Scheduler) -> Non
     assert older["age_seconds"] == 3
     newest.pop("request_id")
     assert newest == {
+        "at": NOW - 1,
         "time": UNIX_NOW - 1,
         "age_seconds": 1,
         "model": "m",
@@ -230,13 +232,14 @@ async def test_metrics_come_in_the_format_that_is_asked_for(scheduler: Scheduler
     assert modern.headers["content-type"].startswith("application/openmetrics-text")
 
 
-async def test_the_fleet_page_is_served_with_a_strict_policy_and_in_no_frame(scheduler: Scheduler) -> None:
-    for path, kind in [("/", "text/html"), ("/dashboard.css", "text/css"), ("/dashboard.js", "text/javascript")]:
-        answer = await ask(app_of(scheduler), path)
-        assert answer.headers["content-type"].startswith(kind)
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
-        assert answer.headers["x-frame-options"] == "DENY"
-        assert answer.headers["x-content-type-options"] == "nosniff"
+@pytest.mark.parametrize("path", load_assets())
+async def test_pages_are_served_with_a_strict_policy_and_in_no_frame(scheduler: Scheduler, path: str) -> None:
+    answer = await ask(app_of(scheduler), path)
+    kinds = {"css": "text/css", "js": "text/javascript"}
+    assert answer.headers["content-type"] == f"{kinds.get(path.rpartition('.')[2], 'text/html')}; charset=utf-8"
+    assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_the_openapi_document_names_the_fields_of_the_answers(scheduler: Scheduler) -> None:
@@ -244,7 +247,24 @@ async def test_the_openapi_document_names_the_fields_of_the_answers(scheduler: S
     document = (await ask(app, "/openapi.json")).json()
     assert "in_flight" in document["components"]["schemas"]["EndpointView"]["properties"]
     assert document["paths"]["/api/endpoints"]["get"]["security"] == [{"HTTPBearer": []}]
-    assert (await ask(app, "/docs")).status_code == 200
+    assert document["paths"]["/metrics"]["get"]["responses"].keys() == {"200", "401"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]  # FastAPI's own, which is never sent
+
+
+async def test_two_decisions_of_one_request_id_are_told_apart_and_each_stays_the_same(scheduler: Scheduler) -> None:
+    """By what the fleet page goes by."""
+    request = make.request()
+    for at in (NOW - 3, NOW - 1):
+        scheduler.schedule(request, at)
+    times = iter([UNIX_NOW, UNIX_NOW + 0.000_1])  # two clocks are never read at the same time
+    app = create_admin_app(
+        scheduler, Metrics(scheduler.pool, lambda: NOW), clock=lambda: NOW, wall_clock=lambda: next(times)
+    )
+    first, again = [(await ask(app, "/api/decisions")).json() for _ in range(2)]
+    keys = [(each["at"], each["request_id"]) for each in first]
+    assert len({request_id for _, request_id in keys}) == 1
+    assert len(set(keys)) == 2
+    assert keys == [(each["at"], each["request_id"]) for each in again]
 
 
 # Who may ask

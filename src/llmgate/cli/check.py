@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from llmgate.config import ConfigError, load_file
+from llmgate.config import Config, ConfigError, load_file
+from llmgate.tokens import TokenizerError, find_tokenizer
 
 
 @click.command(epilog="\b\nExample:\n  llmgate check configs/two-engines.yaml")
@@ -14,8 +16,26 @@ def check(file: Path) -> None:
     """Validate a configuration and print every mistake with its path."""
     try:
         config = load_file(file)
+        if missing := list(_missing_files(config)):
+            raise ConfigError(str(file), missing)
     except ConfigError as error:
         for problem in error.problems:
             click.echo(f"{error.source}: {problem}", err=True)
         sys.exit(1)
     click.echo(f"{file}: good ({len(config.endpoints)} endpoints, policy {config.router.policy})")
+
+
+def _missing_files(config: Config) -> Iterator[str]:
+    """Not a part of validation: `llmgate routes` may well look at a file that is meant for another machine."""
+    for index, endpoint in enumerate(config.endpoints):
+        try:
+            if endpoint.tls_ca is not None:
+                endpoint.tls_ca.open("rb").close()
+        except OSError as error:
+            yield f"endpoints[{index}].tls_ca: {endpoint.tls_ca} cannot be read: {error.strerror}"
+    for index, model in enumerate(config.models):
+        try:
+            if model.tokenizer:
+                find_tokenizer(model.tokenizer)
+        except TokenizerError as error:
+            yield f"models[{index}].tokenizer: {error}"

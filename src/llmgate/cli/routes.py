@@ -10,13 +10,28 @@ import click
 from llmgate.config import ConfigError, load_file
 
 COLUMNS = ("model", "aliases", "endpoint", "engine", "state", "url")
+LEARNT, NOT_RUNNING = "(learnt)", "(not running)"
+
+
+def _token(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """As the configuration takes it. Checked here since the HTTP client's own error would quote it."""
+    token = value.strip()
+    if not token.isprintable():
+        raise click.BadParameter("must not contain control characters: it is sent in a header")
+    return token
 
 
 @click.command(
     epilog="\b\nExamples:\n  llmgate routes configs/two-engines.yaml\n  llmgate routes http://127.0.0.1:8081"
 )
 @click.argument("source", metavar="FILE|URL")
-@click.option("--token", envvar="LLMGATE_ADMIN_TOKEN", default="", help="Admin token, if the gateway has one.")
+@click.option(
+    "--token",
+    envvar="LLMGATE_ADMIN_TOKEN",
+    default="",
+    callback=_token,
+    help="Admin token, if the gateway has one.",
+)
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
 def routes(source: str, token: str, json_file: Any) -> None:
     """Show which model goes to which endpoints: of a configuration, or of a running gateway by its admin URL."""
@@ -26,12 +41,12 @@ def routes(source: str, token: str, json_file: Any) -> None:
         json_file.write("\n")
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*COLUMNS)
+    table = Table(*(Column(name, overflow="fold") for name in COLUMNS))
     for row in rows:
         table.add_row(*(", ".join(row[c]) if isinstance(row[c], list) else str(row[c]) for c in COLUMNS))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names are anyone's: they may hold [brackets] and :colons:
 
 
 def _from_file(path: Path) -> list[dict[str, Any]]:
@@ -42,17 +57,22 @@ def _from_file(path: Path) -> list[dict[str, Any]]:
             click.echo(f"{error.source}: {problem}", err=True)
         sys.exit(1)
     aliases = {model.name: model.aliases for model in config.models}
-    return [
+    rows: list[dict[str, Any]] = [
         {
             "model": model,
             "aliases": aliases.get(model, []),
             "endpoint": endpoint.name,
             "engine": endpoint.engine or "(detected)",
-            "state": "(not running)",
+            "state": NOT_RUNNING,
             "url": endpoint.url,
         }
         for endpoint in config.endpoints
-        for model in ([served.name for served in endpoint.models] if endpoint.models else ["(learnt)"])
+        for model in ([served.name for served in endpoint.models] if endpoint.models else [LEARNT])
+    ]
+    stated = {row["model"] for row in rows}
+    somewhere = {"endpoint": LEARNT if LEARNT in stated else "(none)", "engine": "", "state": NOT_RUNNING, "url": ""}
+    return rows + [
+        {"model": model, "aliases": names, **somewhere} for model, names in aliases.items() if model not in stated
     ]
 
 
@@ -61,7 +81,10 @@ def _from_gateway(url: str, token: str) -> list[dict[str, Any]]:
 
     try:
         answer = httpx2.get(
-            url.rstrip("/") + "/api/endpoints", headers={"authorization": f"Bearer {token}"} if token else {}, timeout=5
+            url.rstrip("/") + "/api/endpoints",
+            headers={b"authorization": f"Bearer {token}".encode()} if token else {},
+            timeout=5,
+            trust_env=False,  # a proxy of the environment would read the token
         )
         answer.raise_for_status()
         endpoints = answer.json()

@@ -19,11 +19,28 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+( [!-
 """Printable ASCII: names become header values and metric labels."""
 
 
+def _has_blanks(text: str) -> bool:
+    """Blanks, ends of lines, control characters: what no URL and no header value of ours may hold."""
+    return not text.isprintable() or any(map(str.isspace, text))
+
+
+def _secret(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value().strip()  # files and shells like to add the end of a line
+    if _has_blanks(value):
+        raise ValueError("must not contain blanks or control characters: it is sent in a header")
+    return SecretStr(value)
+
+
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+
+
 def _engine_url(url: str) -> str:
     if url.startswith("unix:"):
         if not url.removeprefix("unix:").strip("/"):
             raise ValueError("a unix URL needs an absolute path, as in unix:/run/vllm.sock")
         return url
+    if _has_blanks(url):
+        raise ValueError("must not contain blanks or control characters: write %20 for a blank in a path")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be http://HOST:PORT, https://HOST:PORT or unix:/PATH")
@@ -31,6 +48,8 @@ def _engine_url(url: str) -> str:
         raise ValueError("must not contain credentials: use api_key")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
+    if not parts.path.isascii():
+        raise ValueError("must not have a path beyond ASCII: write it percent-encoded, as in /caf%C3%A9")
     _ = parts.port  # raises ValueError when out of range
     return url.rstrip("/")
 
@@ -48,12 +67,21 @@ def default_name(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+    address = _ip_address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def is_everywhere(host: str) -> bool:
+    """Whether to listen there is to listen on every address of the machine."""
+    address = _ip_address(host)
+    return not host if address is None else address.is_unspecified
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
 class Section(BaseModel):
@@ -72,7 +100,7 @@ class ServerConfig(Section):
 class AdminConfig(Section):
     host: str = "127.0.0.1"
     port: Port = 8081
-    token: SecretStr = SecretStr("")
+    token: Secret = SecretStr("")
 
     @model_validator(mode="after")
     def _protected(self) -> AdminConfig:
@@ -102,7 +130,7 @@ class EndpointConfig(Section):
     labels: dict[str, str] = Field(default_factory=dict)
     node: str | None = None
     gpus: list[int | str] | None = None
-    api_key: SecretStr = SecretStr("")
+    api_key: Secret = SecretStr("")
     tls_ca: Path | None = None
     """PEM file of the authorities that an https engine's certificate is checked against; default: the system's."""
 
@@ -186,6 +214,8 @@ class Config(Section):
         for name, count in Counter(names).items():
             if count > 1:
                 raise ValueError(f"models: {name!r} is the name or alias of {count} models")
-        if self.server.port and (self.server.host, self.server.port) == (self.admin.host, self.admin.port):
+        hosts = {self.server.host, self.admin.host}
+        meet = len(hosts) == 1 or any(map(is_everywhere, hosts))
+        if meet and self.server.port and self.server.port == self.admin.port:
             raise ValueError(f"admin.port: {self.admin.port} is the data port already")
         return self

@@ -1,4 +1,5 @@
-"""The fleet page: static files that need no build step and fetch nothing but the admin API they are served with."""
+"""The fleet page and the API page: static files that need no build step and fetch nothing but the admin API they are
+served with."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ _ASSETS = (
     ("/", "index.html", "text/html; charset=utf-8"),
     ("/dashboard.css", "dashboard.css", "text/css; charset=utf-8"),
     ("/dashboard.js", "dashboard.js", "text/javascript; charset=utf-8"),
+    ("/docs", "docs.html", "text/html; charset=utf-8"),
+    ("/docs.css", "docs.css", "text/css; charset=utf-8"),
+    ("/docs.js", "docs.js", "text/javascript; charset=utf-8"),
 )
 
 

@@ -49,7 +49,7 @@ function cost(value) {
 function sync(parent, items, key, create, update) {
   const old = new Map();
   for (const child of [...parent.children]) {
-    if (old.has(child.dataset.key)) child.remove(); // clients may send one request id twice
+    if (old.has(child.dataset.key)) child.remove();
     else old.set(child.dataset.key, child);
   }
   let at = parent.firstElementChild;
@@ -258,7 +258,7 @@ function showDecisions(decisions) {
   sync(
     $("decisions").tBodies[0],
     decisions,
-    (decision) => `${decision.request_id} ${decision.endpoint}`, // a retried request has a decision for each try
+    (decision) => `${decision.at} ${decision.request_id}`, // clients may repeat an id; a retried request has many
     createDecision,
     (row, decision) => (row.querySelector(".age").textContent = age(decision.age_seconds)),
   );

@@ -73,9 +73,17 @@ def find_model(
 
 
 def cache_directory() -> Path:
-    """Where models are kept, by the XDG base directory specification: a relative XDG_CACHE_HOME is ignored."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".cache") / "llmgate" / "models"
+    """Where models are kept, by the XDG base directory specification: a relative XDG_CACHE_HOME is ignored.
+
+    Raises ModelUnavailable for a user who has no home.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():
+        try:
+            cache = Path.home() / ".cache"
+        except RuntimeError:
+            raise ModelUnavailable("there is no home directory to keep it in: set XDG_CACHE_HOME") from None
+    return cache / "llmgate" / "models"
 
 
 def fetch(pin: PinnedModel, cache: Path, on_progress: Progress) -> Path:

@@ -1,4 +1,4 @@
-"""The admin port: the fleet as JSON, the switches an operator needs, metrics, and the fleet page.
+"""The admin port: the fleet as JSON, the switches an operator needs, metrics, and pages that show all that.
 
 Every handler is a coroutine on purpose: FastAPI runs plain functions in threads, and the core belongs to the loop.
 """
@@ -26,6 +26,7 @@ from llmgate.telemetry.metrics import Metrics
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorView, "description": "the admin token is missing or wrong"},
     404: {"model": ErrorView, "description": "there is no such endpoint"},
+    422: {"model": ErrorView, "description": "a parameter is not what it should be"},
 }
 
 
@@ -48,8 +49,8 @@ def create_admin_app(
         title="llmgate admin",
         version=__version__,
         description="The fleet behind one llmgate gateway.",
+        docs_url=None,  # FastAPI's pages run scripts from elsewhere beside the dashboard's token: ours is in dashboard/
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.add_middleware(BrowserGuard, hosts=None if token else hosts)
     app.add_exception_handler(StarletteHTTPException, _http_error)
@@ -58,14 +59,14 @@ def create_admin_app(
     protected = APIRouter(dependencies=[Depends(require(token))])
     _add_api(protected, scheduler, clock, wall_clock)
 
-    @protected.get("/metrics", tags=["metrics"], response_class=Response)
+    @protected.get("/metrics", tags=["metrics"], response_class=Response, responses={401: ERRORS[401]})
     async def prometheus_metrics(request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics if asked for."""
         body, content_type = metrics.render(request.headers.get("accept"))
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
     app.include_router(protected)
-    _add_dashboard(app)
+    _add_pages(app)
     return app
 
 
@@ -104,7 +105,7 @@ def _add_api(
         """Send it requests again. Has no effect when it is not draining."""
         return drain(name, False)
 
-    @router.get("/api/decisions", tags=["decisions"], responses={401: ERRORS[401]})
+    @router.get("/api/decisions", tags=["decisions"], responses={401: ERRORS[401], 422: ERRORS[422]})
     async def list_decisions(
         response: Response, limit: Annotated[int, Query(ge=1, le=1000, description="at most so many")] = 50
     ) -> list[DecisionView]:
@@ -114,7 +115,7 @@ def _add_api(
         return [DecisionView.of(decision, now, unix_now) for decision in islice(reversed(scheduler.decisions), limit)]
 
 
-def _add_dashboard(app: FastAPI) -> None:
+def _add_pages(app: FastAPI) -> None:
     for path, (body, content_type) in load_assets().items():
         app.router.add_route(path, _static(body, content_type), methods=["GET"], include_in_schema=False)
 

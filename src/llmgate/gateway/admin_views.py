@@ -101,7 +101,8 @@ class CandidateView(BaseModel):
 
 
 class DecisionView(BaseModel):
-    request_id: str
+    request_id: str = Field(description="the client's own if it sent one, so not unique")
+    at: float = Field(description="seconds on a clock of the gateway's; with request_id it tells decisions apart")
     time: float = Field(description="Unix time, seconds")
     age_seconds: float
     model: str
@@ -119,6 +120,7 @@ class DecisionView(BaseModel):
         order = sorted(aligned, key=lambda each: (each[0] is not decision.endpoint, each[1]))
         return cls(
             request_id=decision.request_id,
+            at=decision.at,
             time=unix_now - age,
             age_seconds=age,
             model=decision.model,

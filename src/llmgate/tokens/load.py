@@ -20,11 +20,7 @@ def load_tokenizer(path_or_name: str) -> TokenCounter:
     from the directory runs but its chat template, in a sandbox. A model without a template is counted as ChatML, which
     is how llama.cpp serves it. Takes 0.1 to 1 s, with transformers several. Raises TokenizerError.
     """
-    path = Path(__file__).parent / "embedded" if path_or_name == EMBEDDED else Path(path_or_name).expanduser()
-    if not path.exists():
-        raise TokenizerError(
-            f"no tokenizer at {path_or_name!r}: give a model directory, a tokenizer.json, or the word {EMBEDDED!r}"
-        )
+    path = find_tokenizer(path_or_name)
     directory, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
     if not file.exists():
         return _load_with_transformers(directory)
@@ -34,6 +30,22 @@ def load_tokenizer(path_or_name: str) -> TokenCounter:
     jinja = directory / "chat_template.jinja"
     source = _read(jinja) if jinja.exists() else config.get("chat_template")
     return _counter(encode, source, specials)
+
+
+def find_tokenizer(path_or_name: str) -> Path:
+    """The directory or file that `load_tokenizer` would load. Raises TokenizerError if there is none."""
+    if path_or_name == EMBEDDED:
+        return Path(__file__).parent / "embedded"
+    try:
+        path = Path(path_or_name).expanduser()
+        found = path.exists()
+    except (OSError, RuntimeError):  # in a directory that may not be looked into; in the home of nobody known
+        found = False
+    if not found:
+        raise TokenizerError(
+            f"no tokenizer at {path_or_name!r}: give a model directory, a tokenizer.json, or the word {EMBEDDED!r}"
+        )
+    return path
 
 
 def _load_tokenizer_json(file: Path) -> Encoder:
