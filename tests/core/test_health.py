@@ -190,3 +190,11 @@ def test_the_end_of_an_earlier_trial_says_nothing_about_a_later_one() -> None:
         health.request_ended(verdict, 71.0, trial=earlier)
         assert state(health) is State.HALF_OPEN
         assert not health.available
+
+
+def test_an_engine_that_says_so_itself_is_down_at_once_and_the_last_reason_counts() -> None:
+    health = up()
+    health.probe_failed("asleep", certain=True)
+    assert (health.state, health.reason) == (State.DOWN, "asleep")
+    health.probe_failed("refused")
+    assert (health.state, health.reason) == (State.DOWN, "refused")
