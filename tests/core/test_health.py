@@ -124,6 +124,17 @@ def test_a_refused_connection_ejects_at_once_and_good_probes_lift_it() -> None:
     assert state(health) is State.UP
 
 
+def test_only_probes_after_an_ejection_lift_it() -> None:
+    health = up()
+    for _ in range(5):
+        health.probe_passed()
+    health.request_ended(Verdict.UNREACHABLE, 10.0, trial=0)
+    health.probe_passed()
+    assert state(health) is State.EJECTED
+    health.probe_passed()
+    assert state(health) is State.UP
+
+
 def test_bad_answers_eject_after_three_in_a_row_and_good_probes_do_not_lift_it() -> None:
     health = up()
     for verdict in (Verdict.BAD, Verdict.BAD, Verdict.GOOD, Verdict.BAD, Verdict.BAD):

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from llmgate.core.pool import EndpointPool
-from llmgate.core.protocols import Router
+from llmgate.core.prefix import block_end
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, EndpointSpec, InferenceRequest, TerminationCause
 from llmgate.routing import registry
@@ -164,11 +164,11 @@ def test_token_aware_still_counts_tokens_when_every_kv_cache_is_full() -> None:
 
 
 # prefix-affinity ---------------------------------------------------------------------------------------------------
-# Prompts are chains of 256-byte blocks: about 64 tokens each at 4 bytes a token.
+# Prompts are chains of blocks as wire/prefix_keys.py cuts them, at 4 bytes a token: 64 tokens each, 256 from the 17th.
 
 
 def prompt(*blocks: int, output: int = 64) -> InferenceRequest:
-    size = 256 * len(blocks)
+    size = block_end(len(blocks))
     return request(size // 4, output, prefix=tuple(hash(blocks[: n + 1]) for n in range(len(blocks))), size=size)
 
 
@@ -280,9 +280,3 @@ def test_a_wrong_name_or_option_is_refused_with_what_is_allowed(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         registry.create(name, options)
-
-
-def test_options_have_an_effect() -> None:
-    router: Router = registry.create("token-aware", {"kv_limit": 0.5, "tie_margin": 0})
-    assert isinstance(router, TokenAware)
-    assert (router.kv_limit, router.tie_margin) == (0.5, 0)
