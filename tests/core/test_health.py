@@ -124,6 +124,17 @@ def test_a_refused_connection_ejects_at_once_and_good_probes_lift_it() -> None:
     assert state(health) is State.UP
 
 
+def test_only_probes_after_an_ejection_lift_it() -> None:
+    health = up()
+    for _ in range(5):
+        health.probe_passed()
+    health.request_ended(Verdict.UNREACHABLE, 10.0, trial=0)
+    health.probe_passed()
+    assert state(health) is State.EJECTED
+    health.probe_passed()
+    assert state(health) is State.UP
+
+
 def test_bad_answers_eject_after_three_in_a_row_and_good_probes_do_not_lift_it() -> None:
     health = up()
     for verdict in (Verdict.BAD, Verdict.BAD, Verdict.GOOD, Verdict.BAD, Verdict.BAD):
@@ -190,3 +201,11 @@ def test_the_end_of_an_earlier_trial_says_nothing_about_a_later_one() -> None:
         health.request_ended(verdict, 71.0, trial=earlier)
         assert state(health) is State.HALF_OPEN
         assert not health.available
+
+
+def test_an_engine_that_says_so_itself_is_down_at_once_and_the_last_reason_counts() -> None:
+    health = up()
+    health.probe_failed("asleep", certain=True)
+    assert (health.state, health.reason) == (State.DOWN, "asleep")
+    health.probe_failed("refused")
+    assert (health.state, health.reason) == (State.DOWN, "refused")

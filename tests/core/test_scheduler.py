@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
+from llmgate.core.estimate import byte_classes
 from llmgate.core.health import State
 from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from tests.core.make import pool, request, state
 
 
@@ -49,6 +50,11 @@ def test_ties_go_to_the_fewest_recently_booked_tokens() -> None:
     scheduler = Scheduler(pool(3), Fixed())
     big = serve(scheduler, request(10_000))
     assert big not in [serve(scheduler, request(10)) for _ in range(50)]
+
+
+def test_ties_are_shared_out_by_weight() -> None:
+    scheduler = Scheduler(pool(2, e0=3.0), Fixed())
+    assert Counter(serve(scheduler, request()) for _ in range(400)) == {"e0": 300, "e1": 100}
 
 
 def test_ties_among_the_unused_are_drawn_and_not_by_position() -> None:
@@ -137,6 +143,32 @@ def test_the_output_expectation_is_learnt_from_completed_answers_only() -> None:
         usage = Usage(100, 9000 if cause is TerminationCause.CLIENT_GONE else 40)
         scheduler.settle(charge, cause, 0.0, verdict=Verdict.GOOD, usage=usage)
     assert 30 <= scheduler.expect_output("m", Kind.CHAT, None) <= 60
+
+
+@pytest.mark.parametrize(("counted", "learnt"), [(True, False), (False, True)])
+def test_the_prompt_estimate_learns_from_engines_and_not_from_what_the_gateway_counted(
+    counted: bool, learnt: bool
+) -> None:
+    scheduler = Scheduler(pool(1), Fixed())
+    classes = byte_classes(b'[{"role": "user", "content": "one two three"}]')
+    before = scheduler.estimate_prompt("m", classes)
+    asked = request()
+    asked.byte_classes = classes
+    for _ in range(20):
+        charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+        usage = Usage(2 * before, 40, counted=counted)
+        scheduler.settle(charge, TerminationCause.COMPLETED, 0.0, verdict=Verdict.GOOD, usage=usage)
+    assert (scheduler.estimate_prompt("m", classes) > before) == learnt
+
+
+def test_the_router_hears_of_an_endpoint_that_is_removed() -> None:
+    class Hearing(Fixed):
+        def removed(self, endpoint: Endpoint) -> None:
+            self.costs[endpoint.name] = -1.0
+
+    router = Hearing()
+    Scheduler(pool(2), router).remove("e1")
+    assert router.costs == {"e1": -1.0}
 
 
 def test_a_removed_endpoint_is_forgotten_everywhere() -> None:

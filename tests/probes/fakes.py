@@ -68,6 +68,11 @@ def vllm(metrics: str = "vllm-0.32/metrics-idle.txt") -> dict[str, Answer]:
     }
 
 
+def asleep() -> bytes:
+    """The metrics of a vLLM that sleeps."""
+    return recorded("vllm-0.32/metrics-idle.txt").replace(b'sleep_state="awake"} 1.0', b'sleep_state="awake"} 0.0')
+
+
 def llamacpp() -> dict[str, Answer]:
     return {
         "/health": page(recorded("llamacpp-2026.10/health.json"), server="llama.cpp"),

@@ -5,12 +5,17 @@ from dataclasses import dataclass
 
 import pytest
 
+from llmgate.core.errors import FirstByteTimeout
 from llmgate.core.health import Health, HealthPolicy, State
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import Endpoint, EndpointSpec, Verdict
 from llmgate.probes.health import MODELS_EVERY, HealthProbe
+from llmgate.probes.page import Page
 from tests.core.make import state
 from tests.probes.fakes import HANGS, REFUSED, Answer, FakeEngines, llamacpp, models, page, vllm
+from tests.wire.engine_pages import recorded
+
+LATE = FirstByteTimeout("late")
 
 
 @dataclass
@@ -227,3 +232,44 @@ async def test_new_models_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     case.engines.engines["a"]["/v1/models"] = models("tiny", "lora")
     await case.probes(MODELS_EVERY)
     assert caplog.records[-1].getMessage() == "a is up (vllm, models: tiny, lora)"
+
+
+async def test_a_probe_that_breaks_off_has_failed_and_tells_no_secrets() -> None:
+    case = Case(vllm())
+
+    async def broken(endpoint: Endpoint, path: str, timeout: float, /) -> Page:
+        raise ZeroDivisionError("Bearer my-secret")
+
+    case.probe = HealthProbe(case.pool, case.endpoint, broken, Pace())
+    with pytest.raises(ZeroDivisionError):
+        await case.probe()
+    assert (case.state, case.health.reason) == (State.STARTING, "the probe broke off: unexpected ZeroDivisionError")
+    case.health.probe_passed()
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await case.probe()
+    assert state(case.health) is State.DOWN
+
+
+async def test_an_engine_whose_clues_were_lost_at_first_is_looked_at_again() -> None:
+    tgi: dict[str, Answer] = {
+        "/health": page(),
+        "/v1/models": models("m"),
+        "/info": page(recorded("reconstructed/tgi-info.json")),
+        "/metrics": page(recorded("reconstructed/tgi.txt")),
+    }
+    case = Case({**tgi, "/info": LATE, "/metrics": LATE})
+    await case.probe()
+    assert (case.state, case.endpoint.engine) == (State.UP, "openai"), "usable meanwhile"
+    case.engines.engines["a"] = tgi
+    await case.probes(MODELS_EVERY)
+    assert (state(case.health), case.endpoint.engine) == (State.UP, "tgi")
+    asked = case.asked("/metrics")
+    await case.probes(3 * MODELS_EVERY)
+    assert case.asked("/metrics") == asked, "now it is known"
+
+
+async def test_a_generic_engine_that_answered_every_question_is_not_asked_again() -> None:
+    case = Case({"/v1/models": models("m")})
+    await case.probes(1 + 3 * MODELS_EVERY)
+    assert case.asked("/info") == 1

@@ -40,6 +40,11 @@ async def test_the_first_clue_that_tells_decides_and_there_is_no_guessing(
     assert await detect(ask_of(pages)) == engine
 
 
+async def test_without_every_clue_an_engine_is_not_called_generic_for_good() -> None:
+    assert await detect(ask_of({"/v1/models": models("m"), "/info": LOST})) is None
+    assert await detect(ask_of({"/v1/models": page(models("m").body, server="llama.cpp"), "/info": LOST})) == "llamacpp"
+
+
 async def test_an_engine_that_answers_nothing_is_not_called_generic() -> None:
     silent = dict.fromkeys(("/metrics", "/v1/models", "/info", "/v1/loads", "/prometheus/metrics"), REFUSED)
     with pytest.raises(ProbeFailed, match="connection refused"):

@@ -11,7 +11,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.types import Endpoint, EndpointSpec
 from llmgate.probes.monitor import Monitor
 from tests.core.make import state
-from tests.probes.fakes import HANGS, FakeEngines, ManualTime, llamacpp, page, settle, vllm
+from tests.probes.fakes import HANGS, REFUSED, FakeEngines, ManualTime, asleep, llamacpp, models, page, settle, vllm
 from tests.probes.test_health import Pace
 
 
@@ -76,7 +76,7 @@ async def test_an_endpoint_that_hangs_delays_no_other(fleet: Fleet) -> None:
     await fleet.time.advance(20)
     assert (a.health.state, b.health.state, c.health.state) == (State.STARTING, State.UP, State.UP)
     assert c.metrics is not None
-    assert c.metrics.fresh(fleet.time.now, max_age=1.2)
+    assert fleet.time.now - c.metrics.at <= 1.2
     assert b.metrics is not None
     assert not b.metrics.fresh(fleet.time.now), "old, and known to be"
     assert fleet.engines.asked["b", "/health"] >= 4, "its health is still asked"
@@ -137,3 +137,64 @@ async def test_a_fifty_megabyte_page_of_an_engine_harms_nothing(fleet: Fleet) ->
     a = fleet.add("a")
     await fleet.time.advance(3)
     assert (a.engine, a.health.state, a.metrics) == ("vllm", State.UP, None)
+
+
+async def test_an_engine_that_sleeps_is_not_used_until_it_wakes(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    fleet.engines.engines["a"] = vllm()
+    a = fleet.add("a")
+    await fleet.time.advance(2)
+    assert a.health.available
+    caplog.clear()
+    fleet.engines.engines["a"]["/metrics"] = page(asleep())
+    await fleet.time.advance(1.2)
+    for _ in range(60):
+        assert (a.health.available, a.health.reason) == (False, "asleep")
+        await fleet.time.advance(1)
+    assert [record.getMessage() for record in caplog.records] == ["a is down: asleep"]
+    fleet.engines.engines["a"].update(vllm())
+    await fleet.time.advance(4)
+    assert a.health.available
+
+
+async def test_an_engine_that_sleeps_already_when_it_is_met_is_left_out_with_its_first_reading(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = {**vllm(), "/metrics": page(asleep())}
+    a = fleet.add("a")
+    await fleet.time.advance(1.2)
+    assert (a.health.available, a.health.reason) == (False, "asleep")
+
+
+async def test_an_engine_that_dies_asleep_is_not_called_asleep_and_comes_back_awake(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = {**vllm(), "/metrics": page(asleep())}
+    a = fleet.add("a")
+    await fleet.time.advance(2)
+    del fleet.engines.engines["a"]
+    await fleet.time.advance(5)
+    assert (a.health.available, a.health.reason) == (False, "/health: connection refused")
+    fleet.engines.engines["a"] = {**vllm(), "/metrics": REFUSED}
+    await fleet.time.advance(4)
+    assert a.health.available
+
+
+async def test_one_lost_answer_does_not_wake_an_engine_that_sleeps(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = {**vllm(), "/metrics": page(asleep())}
+    a = fleet.add("a")
+    await fleet.time.advance(3)
+    fleet.engines.engines["a"]["/health"] = page(status=500)
+    await fleet.time.advance(1)
+    fleet.engines.engines["a"]["/health"] = page()
+    for _ in range(40):
+        await fleet.time.advance(0.25)
+        assert not a.health.available
+
+
+async def test_a_reading_does_not_outlive_its_engine(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = vllm()
+    a = fleet.add("a")
+    await fleet.time.advance(2)
+    assert a.metrics is not None
+    del fleet.engines.engines["a"]
+    await fleet.time.advance(20)
+    fleet.engines.engines["a"] = {"/v1/models": models("m")}
+    await fleet.time.advance(20)
+    assert (a.engine, a.health.available) == ("openai", True)
+    assert not a.metrics

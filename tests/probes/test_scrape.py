@@ -7,9 +7,10 @@ import pytest
 from llmgate.core.errors import FirstByteTimeout
 from llmgate.core.health import Health
 from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec
+from llmgate.probes.page import Page
 from llmgate.probes.scrape import DELAY_WHILE_OFF, Scraper
 from llmgate.wire.engine_metrics import MAX_PAGE_BYTES
-from tests.probes.fakes import HANGS, REFUSED, Answer, FakeEngines, ManualTime, llamacpp, page, vllm
+from tests.probes.fakes import HANGS, REFUSED, Answer, FakeEngines, ManualTime, asleep, llamacpp, page, vllm
 from tests.probes.test_health import Pace
 from tests.wire.engine_pages import recorded
 
@@ -21,10 +22,15 @@ class Probe:
 
     def __init__(self) -> None:
         self.times_learnt = 1
+        self.known = True
         self.forgotten = 0
+        self.slept = 0
 
     def forget(self) -> None:
         self.forgotten += 1
+
+    def asleep(self) -> None:
+        self.slept += 1
 
 
 class Case:
@@ -168,6 +174,7 @@ async def test_an_engine_of_unknown_make_or_one_that_is_down_is_not_asked() -> N
     down = Case("vllm", vllm())
     for _ in range(3):
         down.endpoint.health.probe_failed("x")
+    down.probe.known = False
     await down.scrapes(3)
     assert not down.engines.asked
 
@@ -191,3 +198,43 @@ async def test_a_failure_that_comes_and_goes_is_logged_once_per_start(caplog: py
     assert [record.getMessage() for record in caplog.records] == [
         "a: its metrics cannot be read: /metrics: connection refused"
     ]
+
+
+async def test_an_engine_that_is_down_but_answers_is_asked_for_it_may_be_asleep() -> None:
+    case = Case("vllm", {**vllm(), "/metrics": page(asleep())})
+    await case.scrapes(1)
+    assert case.probe.slept == 1
+    case.endpoint.health.probe_failed("asleep", certain=True)
+    await case.scrapes(1)
+    assert case.probe.slept == 2
+    case.answers.update(vllm())
+    await case.scrapes(1)
+    assert case.probe.slept == 2
+    assert case.endpoint.metrics is not None
+    assert not case.endpoint.metrics.asleep
+
+
+async def test_a_page_that_was_asked_for_before_a_restart_is_not_a_reading_of_the_engine_after_it() -> None:
+    case = Case("vllm", vllm())
+    fetch = case.engines.fetch
+
+    async def restarts_meanwhile(endpoint: Endpoint, path: str, timeout: float, /) -> Page:
+        case.probe.times_learnt += 1
+        return await fetch(endpoint, path, timeout)
+
+    case.scraper = Scraper(case.endpoint, restarts_meanwhile, Pace(1.0, 0.01), case.time.clock, case.probe)
+    await case.scrapes(1)
+    assert case.endpoint.metrics is None
+
+
+@pytest.mark.parametrize(("interval", "lifetime"), [(0.1, 5.0), (1.0, 5.0), (10.0, 50.0)])
+async def test_a_reading_is_current_for_five_periods_and_at_least_five_seconds(
+    interval: float, lifetime: float
+) -> None:
+    case = Case("vllm", vllm(LOAD))
+    case.scraper = Scraper(case.endpoint, case.engines.fetch, Pace(interval, 0.01), case.time.clock, case.probe)
+    await case.scraper()
+    case.time.now += lifetime
+    assert case.fresh()
+    case.time.now += 0.1
+    assert not case.fresh()

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
-from llmgate.core.protocols import Router
+from llmgate.core.pool import EndpointPool
+from llmgate.core.prefix import block_end
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import EndpointMetrics, InferenceRequest, TerminationCause
+from llmgate.core.types import EndpointMetrics, EndpointSpec, InferenceRequest, TerminationCause
 from llmgate.routing import registry
 from llmgate.routing.least_connections import LeastConnections
 from llmgate.routing.prefix_affinity import PrefixAffinity
@@ -58,6 +59,38 @@ def test_round_robin_follows_weights() -> None:
     scheduler = Scheduler(pool(3, e0=3.0), RoundRobin())
     counts = Counter(send(scheduler, request()) for _ in range(500))
     assert (counts["e0"], counts["e1"], counts["e2"]) == (300, 100, 100)
+
+
+def test_round_robin_follows_weights_whatever_other_models_are_asked_for() -> None:
+    served = {"a": {"x": 1.0, "y": 1.0}, "b": {"heavy": 3.0, "light": 1.0}}
+    made = EndpointPool(
+        [
+            EndpointSpec(name, f"http://{name}", weight, models={model: model})
+            for model, endpoints in served.items()
+            for name, weight in endpoints.items()
+        ]
+    )
+    for each in made:
+        each.health.probe_passed()
+    scheduler = Scheduler(made, RoundRobin())
+    counts: Counter[str] = Counter()
+    for number in range(4000):
+        asked = request()
+        asked.model = "a" if number % 10 else "b"
+        counts[send(scheduler, asked)] += 1
+    assert counts == {"x": 1800, "y": 1800, "heavy": 300, "light": 100}
+
+
+def test_round_robin_remembers_nothing_of_endpoints_that_are_gone() -> None:
+    made = pool(3)
+    router = RoundRobin()
+    scheduler = Scheduler(made, router)
+    for _ in range(9):
+        send(scheduler, request())
+    assert router != RoundRobin()
+    for name in ("e0", "e1", "e2"):
+        scheduler.remove(name)
+    assert router == RoundRobin()
 
 
 def test_round_robin_does_not_flood_an_endpoint_that_comes_back() -> None:
@@ -131,11 +164,11 @@ def test_token_aware_still_counts_tokens_when_every_kv_cache_is_full() -> None:
 
 
 # prefix-affinity ---------------------------------------------------------------------------------------------------
-# Prompts are chains of 256-byte blocks: about 64 tokens each at 4 bytes a token.
+# Prompts are chains of blocks as wire/prefix_keys.py cuts them, at 4 bytes a token: 64 tokens each, 256 from the 17th.
 
 
 def prompt(*blocks: int, output: int = 64) -> InferenceRequest:
-    size = 256 * len(blocks)
+    size = block_end(len(blocks))
     return request(size // 4, output, prefix=tuple(hash(blocks[: n + 1]) for n in range(len(blocks))), size=size)
 
 
@@ -247,9 +280,3 @@ def test_a_wrong_name_or_option_is_refused_with_what_is_allowed(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         registry.create(name, options)
-
-
-def test_options_have_an_effect() -> None:
-    router: Router = registry.create("token-aware", {"kv_limit": 0.5, "tie_margin": 0})
-    assert isinstance(router, TokenAware)
-    assert (router.kv_limit, router.tie_margin) == (0.5, 0)

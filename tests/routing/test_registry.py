@@ -10,6 +10,7 @@ import pytest
 from llmgate.config import ConfigError, from_data
 from llmgate.core.protocols import Router
 from llmgate.routing import registry
+from llmgate.routing.prefix_affinity import PrefixAffinity
 from llmgate.testing import check_router
 
 MODULE = """
@@ -17,16 +18,20 @@ from llmgate.core.protocols import Candidates, Router
 from llmgate.core.types import InferenceRequest
 
 class Cheapest(Router):
-    def __init__(self, margin: float = 0.0, *, label: str = "x") -> None:
+    def __init__(self, margin: float = 0.0, *, label: str = "x", strict: bool = False) -> None:
         if margin < 0:
             raise ValueError("margin must be 0 or more")
         self.margin = margin
+        self.strict = strict
+        {"x": 1}[label]
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         return [float(endpoint.load.tokens) for endpoint in candidates.endpoints]
 
 def not_a_router() -> str:
     return "text"
+
+number = 7
 """
 BROKEN = "raise ZeroDivisionError('at import')"
 
@@ -72,7 +77,7 @@ def test_a_policy_of_another_package_is_used_by_its_name(install: Install) -> No
     assert registry.names() == [*registry.BUILT_IN, "cheapest"]
     router = registry.create("cheapest", {"margin": 2})
     assert isinstance(router, Router)
-    assert vars(router) == {"margin": 2}
+    assert vars(router) == {"margin": 2, "strict": False}
     check_router(lambda: registry.create("cheapest"))
 
 
@@ -105,7 +110,7 @@ def test_an_unknown_policy_is_refused_with_the_names_that_are_near(name: str, sa
 
 def test_an_unknown_option_is_refused_with_those_there_are(install: Install) -> None:
     install(cheapest="Cheapest")
-    with pytest.raises(ValueError, match=r"options\.speed: .* no such option \(it has: margin, label\)"):
+    with pytest.raises(ValueError, match=r"options\.speed: .* no such option \(it has: margin, label, strict\)"):
         registry.create("cheapest", {"speed": 1})
     with pytest.raises(ValueError, match=r"no such option \(it has: none\)"):
         registry.create("round-robin", {"speed": 1})
@@ -118,6 +123,37 @@ def test_an_option_that_must_be_a_number_is_refused_as_anything_else(install: In
         registry.create("cheapest", {"margin": value})
 
 
+@pytest.mark.parametrize(("text", "number"), [("4", 4), ("0.5", 0.5), ("1e3", 1000.0)])
+def test_a_number_may_come_from_the_environment(install: Install, text: str, number: float) -> None:
+    install(cheapest="Cheapest")
+    assert vars(registry.create("cheapest", {"margin": text}))["margin"] == number
+    router = {"policy": "prefix-affinity", "options": {"patience": "${P:-4}"}}
+    config = from_data({"endpoints": [{"url": "http://a"}], "router": router}, "test", {"P": text})
+    assert registry.create(config.router.policy, config.router.options) == PrefixAffinity(patience=number)
+
+
+@pytest.mark.parametrize(("value", "meant"), [(True, True), (False, False), ("true", True), ("False", False)])
+def test_an_option_may_be_true_or_false(install: Install, value: object, meant: bool) -> None:
+    install(cheapest="Cheapest")
+    assert vars(registry.create("cheapest", {"strict": value}))["strict"] is meant
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", "", None, []])
+def test_an_option_that_must_be_true_or_false_is_refused_as_anything_else(install: Install, value: object) -> None:
+    install(cheapest="Cheapest")
+    with pytest.raises(ValueError, match=r"options\.strict: must be true or false"):
+        registry.create("cheapest", {"strict": value})
+
+
+def test_whatever_a_policy_raises_is_one_sentence(install: Install) -> None:
+    install(cheapest="Cheapest")
+    with pytest.raises(ValueError, match=r"options: the policy 'cheapest' cannot be made with them: KeyError: 'y'"):
+        registry.create("cheapest", {"label": "y"})
+    router = {"policy": "cheapest", "options": {"label": "y"}}
+    with pytest.raises(ConfigError, match="KeyError"):
+        from_data({"endpoints": [{"url": "http://a"}], "router": router}, "test", {})
+
+
 def test_a_policy_that_cannot_be_imported_is_named_with_the_reason(install: Install) -> None:
     install(BROKEN, cheapest="Cheapest")
     with pytest.raises(ValueError, match="'cheapest' could not be loaded from strangers:Cheapest: at import"):
@@ -125,6 +161,8 @@ def test_a_policy_that_cannot_be_imported_is_named_with_the_reason(install: Inst
 
 
 def test_what_is_no_router_is_refused(install: Install) -> None:
-    install(text="not_a_router")
+    install(text="not_a_router", number="number")
     with pytest.raises(ValueError, match="'text' is not a llmgate Router but str"):
         registry.create("text")
+    with pytest.raises(ValueError, match="'number' is not a llmgate Router but int"):
+        registry.create("number")

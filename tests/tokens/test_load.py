@@ -120,6 +120,25 @@ def test_a_broken_file_is_one_clear_error(model: Path, name: str, text: str) -> 
         load_tokenizer(str(model))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        5,
+        True,
+        ["x"],
+        [{"nam": "default", "template": "x"}],
+        [{"name": [], "template": "x"}],
+        [{"name": "default"}],
+        {"default": 7},
+    ],
+)
+def test_a_chat_template_of_no_known_form_is_one_clear_error(model: Path, template: object) -> None:
+    configure(model, chat_template=template)
+    with pytest.raises(TokenizerError, match="chat_template must be one template, or a list of them") as error:
+        load_tokenizer(str(model))
+    assert str(model) in str(error.value)
+
+
 def test_a_path_that_leads_nowhere_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="model directory"):
         load_tokenizer(str(tmp_path / "nowhere"))

@@ -133,3 +133,13 @@ def test_a_page_over_the_bound_is_refused() -> None:
 def test_unclosed_quotes_do_not_run_on_into_other_lines() -> None:
     hostile = (b'vllm:num_requests_running{a="' + b"\\" * 9999 + b"\n") * 50 + b"vllm:num_requests_waiting 3\n"
     assert parse_metrics("vllm", hostile, AT) == reading(waiting=3)
+
+
+def test_an_engine_sleeps_if_any_of_its_ranks_does() -> None:
+    state = b'vllm:engine_sleep_state{engine="%d",model_name="m",sleep_state="%b"} %d\n'
+    awake = [state % (rank, b"awake", 1) + state % (rank, b"discard_all", 0) for rank in range(2)]
+    asleep = state % (1, b"awake", 0) + state % (1, b"discard_all", 1)
+    assert not parse_metrics("vllm", b"".join(awake), AT).asleep
+    assert parse_metrics("vllm", awake[0] + asleep, AT).asleep
+    assert not parse_metrics("vllm", b"vllm:num_requests_waiting 3\n", AT).asleep, "not told"
+    assert not parse_metrics("sglang", asleep, AT).asleep

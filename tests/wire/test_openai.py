@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,10 +55,36 @@ def test_a_long_body_is_searched_for_a_second_model_around_its_messages(where: s
         ({"max_tokens": -1}, None),
         ({"max_tokens": True}, None),
         ({"max_tokens": 5, "n": "x"}, 5),
+        ({"max_tokens": 5, "n": 0}, 5),
+        ({"max_tokens": 5, "n": 100_000}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": None}, 5),
+        ({"max_tokens": 5.0}, None),
+        ({"max_tokens": 10**30}, None),
+        ({"max_tokens": [5]}, None),
+        ({"max_tokens": 5, "prompt": "one"}, 5),
+        ({"max_tokens": 5, "prompt": ["one"]}, 5),
+        ({"max_tokens": 5, "prompt": ["one", 't"w\\', '[\\"'], "n": 2}, 30),
+        ({"max_tokens": 5, "prompt": [1, 2, 3]}, 5),
+        ({"max_tokens": 5, "prompt": [[1, 2], [], [3]]}, 15),
+        ({"max_tokens": 5, "prompt": []}, 5),
+        ({"max_tokens": 5, "messages": [{"role": "user"}, {"role": "user"}]}, 5),
     ],
 )
 def test_the_output_limit_is_what_the_client_allows(fields: dict[str, object], limit: int | None) -> None:
-    assert parse_body(json.dumps(fields).encode()).output_limit == limit
+    for indent in (None, 2):
+        assert parse_body(json.dumps(fields, indent=indent).encode()).output_limit == limit
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "{}", "[" * 100 + "]" * 100])
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n", "stream"])
+def test_a_field_of_a_strange_value_is_left_to_the_engine(field: str, value: str) -> None:
+    body = parse_body(f'{{"model":"m","{field}":{value}}}'.encode())
+    assert (body.model, body.stream, body.output_limit) == ("m", False, None)
+
+
+@pytest.mark.parametrize(("value", "stream"), [("true", True), ("false", False), ("1", False), ('"true"', False)])
+def test_only_true_asks_for_a_stream(value: str, stream: bool) -> None:
+    assert parse_body(f'{{"stream": {value} }}'.encode()).stream is stream
 
 
 @pytest.mark.parametrize(
@@ -128,6 +157,90 @@ def test_any_body_round_trips(data: dict[str, object], old: str, new: str, ascii
     except BadRequest:
         return  # lone surrogates: not JSON that travels
     assert json.loads(replace_model(body, new)) == {**data, "model": new}
+
+
+# Which `model` is the top one: the decoder's word against a loop over every string and bracket.
+
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+
+
+def top_models(body: bytes) -> list[tuple[int, int] | None]:
+    """For each top-level `model` key, where its value stands; None if that is no string."""
+    found: list[tuple[int, int] | None] = []
+    depth = 0
+    after_key = False
+    for token in TOKEN.finditer(body):
+        text = token[0]
+        if text in (b"{", b"["):
+            depth += 1
+        elif text in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1:
+            if body[token.end() :].lstrip().startswith(b":"):
+                after_key = json.loads(text) == "model"
+                if after_key:
+                    found.append(None)
+            elif after_key:
+                found[-1] = token.span()
+                after_key = False
+    return found
+
+
+BLANK = st.sampled_from(["", "", " ", "\n\t"])
+SPELLED = st.sampled_from(
+    ['"model"', '"model"', '"\\u006dodel"', '"mo\\u0064E"', '"m\\u006F\\u0064el"', '"x\\"model"', '"x"']
+)
+STRING = st.text('":,{}[]\\mo', max_size=6).map(json.dumps) | st.sampled_from(['"model"', '"m"', '":"', '","', '""'])
+VALUE = st.recursive(
+    STRING | st.sampled_from(["null", "true", "-1.5e3"]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.lists(st.tuples(SPELLED, inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f"{key} :{value}" for key, value in pairs) + "}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.tuples(BLANK, SPELLED, BLANK, VALUE), max_size=5), st.sampled_from(["", "new/name", '{"}']))
+def test_the_top_model_is_found_as_by_reading_every_token(fields: list[tuple[str, ...]], new: str) -> None:
+    body = ("{" + ",".join(f"{a}{key}{b}:{a}{value}{b}" for a, key, b, value in fields) + "}").encode()
+    spans, model = top_models(body), json.loads(body).get("model")
+    if len(spans) > 1 or not isinstance(model, str | None):
+        with pytest.raises(BadRequest, match=r"`model` (is given twice|must be a string)"):
+            parse_body(body)
+        return
+    assert parse_body(body).model == model
+    if model is not None:
+        (span,) = spans
+        assert span is not None
+        assert replace_model(body, new) == body[: span[0]] + json.dumps(new).encode() + body[span[1] :]
+
+
+@pytest.mark.parametrize("filler", [b"{},", b'"",', b'{"":0},', b'{"model":"m"},', b'"model",'])
+def test_no_body_can_make_the_search_for_its_model_long(filler: bytes) -> None:
+    """As many steps of Python for a long body as for a short one: the loop would stand still meanwhile."""
+
+    def steps(size: int) -> int:
+        count = 0
+
+        def step(*_: object) -> Any:
+            nonlocal count
+            count += 1
+            return step
+
+        body = b'{"metadata":{"model":"x"},"z":[' + filler * (size // len(filler)) + b'0],"model":"m"}'
+        sys.settrace(step)
+        try:
+            parse_body(body)
+            replaced = replace_model(body, "other")
+        finally:
+            sys.settrace(None)
+        assert replaced == body[:-4] + b'"other"}'
+        return count
+
+    assert steps(2**20) < 2 * steps(2**12)
 
 
 def test_errors_have_openais_envelope() -> None:

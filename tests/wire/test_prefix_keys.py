@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgate.core.prefix import COARSE_BLOCK, FINE_BYTES, block_end
+from llmgate.core.prefix import COARSE_BLOCK, FINE_BLOCK, FINE_BYTES, block_end
 from llmgate.wire.prefix_keys import prefix_keys
 
 PROMPTS = st.binary(max_size=3 * FINE_BYTES)
@@ -40,3 +41,13 @@ def test_models_share_nothing() -> None:
 def test_a_long_prompt_has_few_keys() -> None:
     keys = prefix_keys("m", b"x" * (FINE_BYTES + 100 * COARSE_BLOCK))
     assert len(keys) == 116
+
+
+@pytest.mark.parametrize("at", [0, FINE_BLOCK, FINE_BYTES - 1, FINE_BYTES, FINE_BYTES + 5 * COARSE_BLOCK])
+def test_after_a_difference_no_keys_agree_however_alike_the_prompts_go_on(at: int) -> None:
+    prompt = b"x" * (FINE_BYTES + 20 * COARSE_BLOCK)
+    other = prompt[:at] + b"y" + prompt[at + 1 :]
+    ours, theirs = prefix_keys("m", prompt), prefix_keys("m", other)
+    same = next(blocks for blocks in range(len(ours)) if block_end(blocks + 1) > at)
+    assert ours[:same] == theirs[:same]
+    assert not set(ours[same:]) & set(theirs[same:])

@@ -90,12 +90,13 @@ class Health:
         ):
             self._enter(State.UP, "")
 
-    def probe_failed(self, reason: str) -> None:
+    def probe_failed(self, reason: str, *, certain: bool = False) -> None:
+        """`certain`: the engine itself says that it serves nothing, so no further probe need confirm it."""
         self._passed_probes = 0
         self._failed_probes += 1
-        if self.state is State.STARTING:
+        if self.state in (State.STARTING, State.DOWN):
             self.reason = reason
-        elif self.state is not State.DOWN and self._failed_probes >= self._policy.fall:
+        elif certain or self._failed_probes >= self._policy.fall:
             self._enter(State.DOWN, reason)
 
     def begin_request(self) -> int:

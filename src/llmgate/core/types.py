@@ -78,6 +78,10 @@ class InferenceRequest:
         return self.prompt_tokens + self.expected_output_tokens
 
 
+FRESH_SECONDS = 5.0
+"""How long a reading is current at the least: five scrape periods, by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointMetrics:
     """One reading of an engine's own gauges. What an engine does not report is None, never zero."""
@@ -87,10 +91,12 @@ class EndpointMetrics:
     waiting: int | None = None
     kv_usage: float | None = None  # 0..1
     kv_capacity_tokens: int | None = None
+    asleep: bool = False  # it answers, but says itself that it serves nothing
+    lifetime: float = FRESH_SECONDS  # seconds
 
-    def fresh(self, now: float, max_age: float = 5.0) -> bool:
-        """A reading older than `max_age` seconds (default: five scrape periods) is unknown, not current."""
-        return now - self.at <= max_age
+    def fresh(self, now: float) -> bool:
+        """A reading older than its `lifetime` is unknown, not current."""
+        return now - self.at <= self.lifetime
 
 
 class Load:

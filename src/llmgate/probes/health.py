@@ -17,13 +17,16 @@ FIRST_DELAYS = (0.1, 0.2, 0.4, 0.8)
 DELAY_WHILE_NOT_UP = 1.0
 
 MODELS_EVERY = 6
-"""Models are listed again with each so many probes: every 30 s by default. LoRA adapters come and go."""
+"""Models are listed again with each so many probes: every 30 s by default. LoRA adapters come and go.
+
+An engine that could not be asked for every clue is then looked at again, too."""
 
 logger = logging.getLogger("llmgate.probes")
 
 
 class HealthProbe:
-    """Call it for one probe. `times_learnt` counts the starts of the engine, as far as they were noticed."""
+    """Call it for one probe. `times_learnt` counts the starts of the engine, as far as they were noticed; `known` says
+    that it has answered since."""
 
     def __init__(self, pool: EndpointPool, endpoint: Endpoint, fetch: Fetch, pace: Pace) -> None:
         self._pool = pool
@@ -34,7 +37,8 @@ class HealthProbe:
         self._was_up = False
         self._probes_since_models = 0
         self._reported: tuple[object, ...] = ()
-        self._known = False  # since the engine (re)started
+        self._unsure = False  # of the make of the engine
+        self.known = False
         self.times_learnt = 0
 
     def interval(self) -> float:
@@ -45,7 +49,12 @@ class HealthProbe:
 
     def forget(self) -> None:
         """The engine was away, so it may have restarted as something else: the next probe asks again."""
-        self._known = False
+        self.known = False
+
+    def asleep(self) -> None:
+        """The engine says that it sleeps. It is still the same when it wakes, so nothing is forgotten."""
+        self._endpoint.health.probe_failed("asleep", certain=True)
+        self._report()
 
     async def __call__(self) -> None:
         health = self._endpoint.health
@@ -54,16 +63,29 @@ class HealthProbe:
         try:
             await self._check()
         except ProbeFailed as failure:
-            self.forget()
-            health.probe_failed(str(failure))
+            self._failed(str(failure))
+        except Exception as error:
+            self._failed(f"the probe broke off: unexpected {type(error).__name__}")  # its text might hold anything
+            raise
         else:
-            health.probe_passed()
-        self._was_up = health.state is State.UP
+            metrics = self._endpoint.metrics
+            if metrics is not None and metrics.asleep:
+                self.asleep()
+            else:
+                health.probe_passed()
+                self._report()
+
+    def _failed(self, reason: str) -> None:
+        self.forget()
+        self._endpoint.health.probe_failed(reason)
         self._report()
 
     async def _check(self) -> None:
         """Raises ProbeFailed when the endpoint should not be given work."""
-        engine = self._endpoint.spec.engine or (self._endpoint.engine if self._known else None)
+        self._probes_since_models += 1
+        if self._unsure and self._probes_since_models >= MODELS_EVERY:
+            self.forget()
+        engine = self._endpoint.spec.engine or (self._endpoint.engine if self.known else None)
         path = "/health" if engine is None else ENGINES[engine].health_path
         page = await self._ask(path)
         if engine is None:
@@ -71,8 +93,7 @@ class HealthProbe:
                 raise answered(path, page)
         elif not self._healthy(engine, page):
             raise answered(path, page)
-        self._probes_since_models += 1
-        if not self._known:
+        if not self.known:
             await self._learn(engine, path, page)
         elif self._probes_since_models >= MODELS_EVERY:
             await self._refresh_models()
@@ -83,13 +104,16 @@ class HealthProbe:
         return page.status == 200
 
     async def _learn(self, engine: str | None, path: str, page: Page) -> None:
-        self._known = True  # before any question, so that a `forget` meanwhile counts
+        self.known = True  # before any question, so that a `forget` meanwhile counts
         if engine is None:
-            engine = await detect(self._ask)
+            detected = await detect(self._ask)
+            self._unsure = detected is None
+            engine = detected or GENERIC
             if path == ENGINES[engine].health_path and page.status != 200:
                 raise answered(path, page)
         await self._refresh_models()
         self._endpoint.engine = engine  # only now: what serves no models is no engine of any make
+        self._endpoint.metrics = None  # they were those of the engine before
         self.times_learnt += 1
 
     async def _refresh_models(self) -> None:
@@ -100,6 +124,7 @@ class HealthProbe:
     def _report(self) -> None:
         """Log each state once, not each probe."""
         endpoint, health = self._endpoint, self._endpoint.health
+        self._was_up = health.state is State.UP
         now = (health.state, health.reason, endpoint.engine, tuple(endpoint.models))
         if health.state is State.UP:
             if now != self._reported:

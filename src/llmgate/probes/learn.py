@@ -10,8 +10,11 @@ from llmgate.wire.engines import CLUES, GENERIC, engine_of_server, parse_models
 MODELS_PATH = "/v1/models"
 
 
-async def detect(ask: Ask) -> str:
-    """A key of ENGINES; GENERIC when no clue tells. Raises ProbeFailed when not one question is answered."""
+async def detect(ask: Ask) -> str | None:
+    """A key of ENGINES; GENERIC when no clue tells, but None when not every clue was to be had.
+
+    Raises ProbeFailed when not one question is answered.
+    """
     failure: ProbeFailed | None = None
     server: str | None = None
     for path, engine_of in CLUES:
@@ -25,7 +28,7 @@ async def detect(ask: Ask) -> str:
         server = server or page.header(b"server")
     if server is None and failure is not None:
         raise failure
-    return engine_of_server(server or "") or GENERIC
+    return engine_of_server(server or "") or (GENERIC if failure is None else None)
 
 
 async def list_models(ask: Ask) -> Mapping[str, str]:

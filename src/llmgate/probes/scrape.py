@@ -8,13 +8,16 @@ from dataclasses import replace
 from typing import Protocol
 
 from llmgate.core.health import State
-from llmgate.core.types import Endpoint, EndpointMetrics
+from llmgate.core.types import FRESH_SECONDS, Endpoint, EndpointMetrics
 from llmgate.probes.page import MISSING, Ask, Fetch, Pace, Page, ProbeFailed, answered, asker
 from llmgate.wire.engine_metrics import PageTooLarge, parse_metrics
 from llmgate.wire.engines import ENGINES, EngineKind
 
 DELAY_WHILE_OFF = 60.0
 """Seconds between looks at an engine whose metrics are switched off."""
+
+LIFETIME_PERIODS = 5
+"""A reading is current for so many scrape periods, if that is more than FRESH_SECONDS."""
 
 logger = logging.getLogger("llmgate.probes")
 
@@ -23,8 +26,10 @@ class Starts(Protocol):
     """What the scraper needs of the endpoint's HealthProbe."""
 
     times_learnt: int
+    known: bool
 
     def forget(self) -> None: ...
+    def asleep(self) -> None: ...
 
 
 class Scraper:
@@ -34,6 +39,7 @@ class Scraper:
         self._endpoint = endpoint
         self._ask: Ask = asker(fetch, endpoint, pace.timeout)
         self._pace = pace
+        self._lifetime = max(FRESH_SECONDS, LIFETIME_PERIODS * pace.interval)
         self._clock = clock
         self._probe = probe
         self._start_afresh()
@@ -52,8 +58,8 @@ class Scraper:
         return DELAY_WHILE_OFF if self._off else self._pace.interval
 
     async def __call__(self) -> None:
-        engine = self._endpoint.engine
-        if engine is None or self._endpoint.health.state in (State.STARTING, State.DOWN):
+        engine, state = self._endpoint.engine, self._endpoint.health.state
+        if engine is None or state is State.STARTING or (state is State.DOWN and not self._probe.known):
             return
         if self._start != self._probe.times_learnt:
             self._start_afresh()
@@ -70,7 +76,12 @@ class Scraper:
             return
         if reading.running is None and reading.waiting is None and reading.kv_usage is None:
             self._log_once(logging.WARNING, f"its metrics hold none of the gauges that are known of {engine}")
-        self._endpoint.metrics = await self._with_capacity(ENGINES[engine], reading)
+        reading = await self._with_capacity(ENGINES[engine], reading)
+        if self._start != self._probe.times_learnt:
+            return  # what was read belongs to the engine before
+        self._endpoint.metrics = replace(reading, lifetime=self._lifetime)
+        if reading.asleep:
+            self._probe.asleep()
 
     async def _page(self) -> Page | None:
         """The metrics page; None when there is none to be had. Paths that are missing are not tried again."""

@@ -33,22 +33,58 @@ def names() -> list[str]:
 def create(name: str, options: Mapping[str, Any] | None = None) -> Router:
     """A new router. ValueError says what is wrong with the name or the options, and what is allowed."""
     make = BUILT_IN.get(name) or _third_party(name)
-    given = dict(options or {})
-    allowed = inspect.signature(make).parameters
-    for key, value in given.items():
+    given: dict[str, Any] = {}
+    allowed = _parameters(name, make)
+    for key, value in (options or {}).items():
         if key not in allowed:
             known = ", ".join(allowed) or "none"
             raise ValueError(f"options.{key}: the policy {name!r} has no such option (it has: {known})")
-        default = allowed[key].default
-        if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"options.{key}: must be a number, not {value!r}")
+        try:
+            given[key] = _like(allowed[key].default, value)
+        except ValueError as error:
+            raise ValueError(f"options.{key}: {error}") from None
     try:
         router = make(**given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"options: {error}") from error
+    except Exception as error:  # whatever a stranger's class raises
+        raise ValueError(
+            f"options: the policy {name!r} cannot be made with them: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(router, Router):
         raise ValueError(f"policy: {name!r} is not a llmgate Router but {type(router).__name__}")
     return router
+
+
+def _parameters(name: str, make: Callable[..., Router]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        raise ValueError(f"policy: {name!r} is not a llmgate Router but {type(make).__name__}") from None
+
+
+def _like(default: object, value: Any) -> Any:
+    """`value` if it may stand for `default`. A variable of the environment is text, also where it means a number."""
+    if isinstance(default, bool):
+        meant = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(meant, bool):
+            raise ValueError(f"must be true or false, not {value!r}")
+        return meant
+    if isinstance(default, int | float):
+        meant = _number(value) if isinstance(value, str) else value
+        if isinstance(meant, bool) or not isinstance(meant, int | float):
+            raise ValueError(f"must be a number, not {value!r}")
+        return meant
+    return value
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
 
 
 def _third_party(name: str) -> Callable[..., Router]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from llmgate.core.health import Health
@@ -30,17 +30,18 @@ def check_router(make: Callable[[], Router], *, seed: int = 0) -> None:
         cached = [random.choice([0, 0, random.randrange(2000)]) for _ in chosen]
         request = _request(number, random)
         candidates = Candidates(tuple(chosen), tuple(cached), now)
-        before = [_state(endpoint) for endpoint in chosen]
+        before = [_contents(each) for each in (request, *chosen)]
         costs = router.score(request, candidates)
         assert len(costs) == len(chosen), f"{len(costs)} costs for {len(chosen)} candidates"
         assert all(math.isfinite(cost) for cost in costs), f"a cost is not finite: {list(costs)}"
-        assert [_state(endpoint) for endpoint in chosen] == before, "score() changed an endpoint"
+        assert [_contents(each) for each in (request, *chosen)] == before, "score() changed what it was given"
         assert list(twin.score(request, candidates)) == list(costs), "the same history gave other costs"
         backwards = Candidates(tuple(reversed(chosen)), tuple(reversed(cached)), now)
         assert _close(mirrored.score(request, backwards), list(reversed(costs))), "the order of candidates matters"
         winner = min(zip(costs, chosen, strict=True), key=lambda pair: (pair[0], pair[1].slot))[1]
         for each in (router, twin, mirrored):
             each.booked(request, winner, now)
+        assert [_contents(each) for each in (request, *chosen)] == before, "booked() changed what it was given"
         if random.random() < 0.05:
             for each in (router, twin, mirrored):
                 each.removed(winner)
@@ -50,9 +51,14 @@ def _close(left: Sequence[float], right: Sequence[float]) -> bool:
     return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in zip(left, right, strict=True))
 
 
-def _state(endpoint: Endpoint) -> tuple[object, ...]:
-    load = endpoint.load
-    return (load.requests, load.tokens, load.recent_tokens, endpoint.metrics, endpoint.draining, endpoint.health.state)
+def _contents(thing: object) -> object:
+    """Everything that it holds, all the way down: later changes do not show in it."""
+    if isinstance(thing, Mapping):
+        return {key: _contents(value) for key, value in thing.items()}
+    if isinstance(thing, list):
+        return [_contents(value) for value in thing]
+    fields = getattr(thing, "__slots__", ())  # all of the core's nouns have them
+    return {name: _contents(getattr(thing, name)) for name in fields} if fields else thing
 
 
 def _endpoint(slot: int, random: Random) -> Endpoint:

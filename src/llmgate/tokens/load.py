@@ -29,7 +29,7 @@ def load_tokenizer(path_or_name: str) -> TokenCounter:
     specials = {**_read_json(directory / "special_tokens_map.json"), **config}
     jinja = directory / "chat_template.jinja"
     source = _read(jinja) if jinja.exists() else config.get("chat_template")
-    return _counter(encode, source, specials)
+    return _counter(directory, encode, source, specials)
 
 
 def find_tokenizer(path_or_name: str) -> Path:
@@ -77,20 +77,30 @@ def _load_with_transformers(directory: Path) -> TokenCounter:
     def encode(texts: list[str], add_special_tokens: bool) -> int:
         return sum(map(len, tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]))
 
-    return _counter(encode, getattr(tokenizer, "chat_template", None), tokenizer.special_tokens_map)
+    return _counter(directory, encode, getattr(tokenizer, "chat_template", None), tokenizer.special_tokens_map)
 
 
-def _counter(encode: Encoder, source: Any, specials: Mapping[str, Any]) -> TokenCounter:
+def _counter(directory: Path, encode: Encoder, source: Any, specials: Mapping[str, Any]) -> TokenCounter:
     """`source` is one template, a list of named ones (`default`, `tool_use`), a mapping of them, or None."""
     from llmgate.tokens.chat_template import CHATML, ChatTemplate
 
     tokens = {name: _text(value) for name, value in specials.items() if name.endswith("_token") and _text(value)}
-    if isinstance(source, list):
-        source = {entry["name"]: entry["template"] for entry in source}
-    named = source if isinstance(source, Mapping) else {"default": source}
+    named = _named_templates(directory, source)
     tools = named.get("tool_use")
     default = named.get("default") or CHATML
     return TokenCounter(encode, ChatTemplate(default, tokens), ChatTemplate(tools, tokens) if tools else None)
+
+
+def _named_templates(directory: Path, source: Any) -> Mapping[str, str]:
+    if source is None or isinstance(source, str):
+        return {"default": source or ""}
+    if isinstance(source, list) and all(isinstance(e, Mapping) and isinstance(e.get("name"), str) for e in source):
+        source = {entry["name"]: entry.get("template") for entry in source}
+    if isinstance(source, Mapping) and all(isinstance(text, str) for pair in source.items() for text in pair):
+        return source
+    raise TokenizerError(
+        f"{directory}: its chat_template must be one template, or a list of them, each with `name` and `template`"
+    )
 
 
 def _text(token: Any) -> str | None:

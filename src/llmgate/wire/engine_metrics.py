@@ -38,7 +38,7 @@ def parse_metrics(engine: str, page: bytes, at: float) -> EndpointMetrics:
     """Read the gauges that `engine` (a key of ENGINES) is known to have; `at` is when the page was asked for.
 
     What is missing, or is no finite number, is None. Queues and capacity are summed over data-parallel ranks; KV usage
-    is that of the worst rank. Raises PageTooLarge.
+    is that of the worst rank; if one rank sleeps, the engine does. Raises PageTooLarge.
     """
     if len(page) > MAX_PAGE_BYTES:
         raise PageTooLarge(f"the page has more than {MAX_PAGE_BYTES} bytes")
@@ -50,6 +50,7 @@ def parse_metrics(engine: str, page: bytes, at: float) -> EndpointMetrics:
         waiting=_total(_first(kind.waiting, samples)),
         kv_usage=_worst_ratio(_first(kind.kv_usage, samples)),
         kv_capacity_tokens=next((tokens for source in kind.capacity if (tokens := _capacity(source, samples))), None),
+        asleep=_asleep(kind, samples),
     )
 
 
@@ -63,6 +64,7 @@ def _wanted(kind: EngineKind) -> re.Pattern[bytes]:
         *kind.waiting,
         *kind.kv_usage,
         *(part.metric for source in kind.capacity for part in source),
+        *(kind.awake or ())[:1],
     }
     alternatives = "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
     return re.compile(rf'\n({alternatives})(?:\{{((?:[^"}}\n]|"(?:[^"\\\n]|\\.)*+")*+)\}})?[ \t]+(\S+)'.encode())
@@ -103,6 +105,15 @@ def _worst_ratio(samples: Sequence[_Sample]) -> float | None:
     values = [sample.value for sample in samples]
     known = [value for value in values if value is not None and value <= 1.0]
     return max(known) if known and len(known) == len(values) else None
+
+
+def _asleep(kind: EngineKind, samples: Mapping[str, list[_Sample]]) -> bool:
+    if kind.awake is None:
+        return False
+    metric, label, awake = kind.awake
+    return any(
+        sample.value == 0 and sample.labels.get(label.encode()) == awake.encode() for sample in samples.get(metric, ())
+    )
 
 
 def _capacity(source: tuple[Reading, ...], samples: Mapping[str, list[_Sample]]) -> int | None:

@@ -37,6 +37,7 @@ class EngineKind:
     waiting: tuple[str, ...] = ()
     kv_usage: tuple[str, ...] = ()
     capacity: tuple[tuple[Reading, ...], ...] = ()  # each candidate is a product, in tokens
+    awake: tuple[str, str, str] | None = None  # a gauge, its label, its value there: such a series is 0 while it sleeps
     capacity_page: tuple[str, Callable[[bytes], int | None]] | None = None  # asked when metrics do not tell
 
 
@@ -76,6 +77,8 @@ ENGINES: Mapping[str, EngineKind] = {
             # overstates models with several groups of layers
             (Reading("vllm:cache_config_info", "num_gpu_blocks"), Reading("vllm:cache_config_info", "block_size")),
         ),
+        # asleep, its /health answers 200 and its queues are empty, but a request hangs
+        awake=("vllm:engine_sleep_state", "sleep_state", "awake"),
     ),
     "sglang": EngineKind(
         # without --enable-metrics there is no /metrics, but /v1/loads still tells
