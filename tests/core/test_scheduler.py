@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from llmgate.core.health import State
 from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from llmgate.core.types import Endpoint, EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from tests.core.make import pool, request, state
 
 
@@ -128,8 +129,72 @@ def test_unknown_models_and_unready_ones_are_told_apart() -> None:
     scheduler.pool.set_draining(next(iter(scheduler.pool)), True)
     with pytest.raises(NoReadyEndpoint, match="`m`"):
         scheduler.admit("m", 0.0)
-    with pytest.raises(NoReadyEndpoint, match="No endpoint has come up"):
+    with pytest.raises(NoReadyEndpoint, match="has come up"):
         Scheduler(EndpointPool(), Fixed()).admit("anything", 0.0)
+
+
+def test_a_model_that_may_still_come_up_is_not_called_unknown() -> None:
+    made = EndpointPool(
+        [EndpointSpec("a", "http://a", models={"m": "m"}), EndpointSpec("b", "http://b")], aliases={"gpt": "later"}
+    )
+    scheduler = Scheduler(made, Fixed())
+    for name in ("later", "gpt", "whatever b may serve"):
+        with pytest.raises(NoReadyEndpoint, match="has come up"):
+            scheduler.admit(name, 0.0)
+    late = made.get("b")
+    assert late is not None
+    made.set_models(late, {"n": "n"})
+    with pytest.raises(ModelNotFound):
+        scheduler.admit("whatever b may serve", 0.0)
+    with pytest.raises(NoReadyEndpoint):
+        scheduler.admit("gpt", 0.0)
+
+
+def test_an_endpoint_that_refused_is_passed_over_for_a_while_as_long_as_there_are_others() -> None:
+    scheduler = Scheduler(pool(2), Fixed(e0=0.0, e1=1.0))
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    assert charge.endpoint.name == "e0"
+    scheduler.settle(charge, TerminationCause.REFUSED, 10.0, busy_for=3.0)
+    assert state(charge.endpoint.health) is State.UP
+    assert scheduler.schedule(request(), 12.9).endpoint.name == "e1"
+    assert scheduler.schedule(request(), 13.0).endpoint.name == "e0"
+    other = scheduler.book(asked, scheduler.schedule(asked, 12.0), 12.0)
+    scheduler.settle(other, TerminationCause.REFUSED, 12.0, busy_for=9.0)
+    assert scheduler.schedule(request(), 12.5).endpoint.name == "e0", "when all are busy, none is left out"
+    assert scheduler.schedule(request(), 12.5, tried=[charge.endpoint]).endpoint.name == "e1"
+
+
+def test_a_router_that_fails_after_the_choice_leaves_nothing_booked() -> None:
+    class Failing(Fixed):
+        def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+            raise ZeroDivisionError
+
+    scheduler = Scheduler(pool(1), Failing())
+    (only,) = scheduler.pool
+    asked = request()
+    with pytest.raises(ZeroDivisionError):
+        scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    assert scheduler.ledger.open_charges == only.load.requests == only.load.tokens == only.load.kv_tokens == 0
+
+
+def test_costs_that_are_all_infinite_are_a_tie() -> None:
+    scheduler = Scheduler(pool(2), Fixed(e0=math.inf, e1=math.inf))
+    assert {serve(scheduler, request(), float(number)) for number in range(20)} == {"e0", "e1"}
+
+
+def test_a_match_looked_up_at_intake_is_used_once() -> None:
+    router = Fixed()
+    router.needs_prefix = True
+    scheduler = Scheduler(pool(2), router)
+    asked = request(100, prefix=(1, 2), size=512)
+    asked.holders = scheduler.holders(asked.prefix)
+    first = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    scheduler.settle(first, TerminationCause.UPSTREAM_ERROR, 0.0)
+    second = scheduler.schedule(asked, 0.0)
+    held = dict(zip((each.name for each in second.candidates.endpoints), second.candidates.cached_tokens, strict=True))
+    assert held.pop(first.endpoint.name) == 100
+    assert set(held.values()) == {0}
 
 
 def test_the_output_expectation_is_learnt_from_completed_answers_only() -> None:
@@ -151,14 +216,14 @@ def test_the_prompt_estimate_learns_from_engines_and_not_from_what_the_gateway_c
 ) -> None:
     scheduler = Scheduler(pool(1), Fixed())
     classes = byte_classes(b'[{"role": "user", "content": "one two three"}]')
-    before = scheduler.estimate_prompt("m", classes)
+    before = scheduler.knowledge("m").prompt.estimate(classes)
     asked = request()
     asked.byte_classes = classes
     for _ in range(20):
         charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
         usage = Usage(2 * before, 40, counted=counted)
         scheduler.settle(charge, TerminationCause.COMPLETED, 0.0, verdict=Verdict.GOOD, usage=usage)
-    assert (scheduler.estimate_prompt("m", classes) > before) == learnt
+    assert (scheduler.knowledge("m").prompt.estimate(classes) > before) == learnt
 
 
 def test_the_router_hears_of_an_endpoint_that_is_removed() -> None:

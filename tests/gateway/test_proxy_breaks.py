@@ -48,6 +48,21 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_without_done(en
         assert causes(served) == {TerminationCause.UPSTREAM_ERROR: 1}
 
 
+async def test_a_stream_with_a_length_that_breaks_ends_with_an_error_event_too() -> None:
+    broken = asyncio.Event()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\n"
+    async with (
+        FakeEngine([head + EVENT, broken, CLOSE]) as engine,
+        serving(engine) as served,
+        connect(served.gateway.data_port) as client,
+    ):
+        client.send(post(STREAMED))
+        answered = await client.head()
+        assert await client.chunk() == EVENT
+        broken.set()
+        assert error_in(await client.body(answered))["code"] == "truncated"
+
+
 async def test_a_break_within_an_event_is_closed_off_before_the_error_event() -> None:
     broken = asyncio.Event()
     async with (

@@ -151,13 +151,20 @@ async def test_an_empty_answer_is_whole(engine: FakeEngine) -> None:
         assert await asked == b""
 
 
-async def test_an_answer_without_a_body_stays_without_one(engine: FakeEngine) -> None:
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n", 304),
+    ],
+)
+async def test_an_answer_without_a_body_stays_without_one(engine: FakeEngine, raw: bytes, status: int) -> None:
     async with serving(engine) as served, connect(served.gateway.data_port) as client:
         client.send(post(HELLO))
-        await (await engine.request()).send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await (await engine.request()).send(raw)
         head = await client.head()
-        assert head.status == 204
-        assert not {"transfer-encoding", "content-length"} & head.headers.keys()
+        assert head.status == status
+        assert "transfer-encoding" not in head.headers
         client.send(post(HELLO))  # nothing of the first answer is left on the connection
         await (await engine.request()).send(answer(b"second"))
         assert (await client.answer())[1] == b"second"

@@ -66,6 +66,25 @@ async def test_a_failure_before_the_first_byte_goes_to_the_next_endpoint(failure
         assert await served.metric(f'llmgate_retries_total{{endpoint="{first}",reason="{reason}"}}') == 1
 
 
+async def test_an_engine_that_refused_is_passed_over_as_long_as_it_asked_for() -> None:
+    async with FakeEngine([refusal(429)]) as full, FakeEngine([completion()]) as other, serving(full, other) as served:
+        for _ in range(30):
+            assert (await served.chat()).status_code == 200
+        assert len(full.asked) <= 1
+        endpoint = served.gateway.pool.get("a")
+        assert endpoint is not None
+        assert endpoint.health.state is State.UP
+        if full.asked:
+            assert 2.0 < endpoint.busy_until - served.gateway.scheduler.decisions[-1].at <= 3.0
+
+
+async def test_a_status_that_http_does_not_have_goes_to_the_next_endpoint() -> None:
+    behaviour = in_turn([b"HTTP/1.1 600 What\r\ncontent-length: 2\r\n\r\nno"], [completion()])
+    async with FakeEngine(behaviour) as a, FakeEngine(behaviour) as b, serving(a, b) as served:
+        assert (await served.chat()).status_code == 200
+        assert asked(a, b) == [1, 1]
+
+
 async def test_the_second_attempt_sends_the_same_request() -> None:
     behaviour = in_turn([RESET], [completion()])
     async with FakeEngine(behaviour) as a, FakeEngine(behaviour) as b, serving(a, b) as served:

@@ -252,6 +252,30 @@ def test_an_endpoint_without_room_is_left_whatever_it_holds(metrics: EndpointMet
     assert send(scheduler, prompt(*SYSTEM, 51), 10.0) != home.name
 
 
+def test_when_no_endpoint_has_room_a_conversation_still_stays_where_it_is_cached() -> None:
+    scheduler = Scheduler(pool(4), PrefixAffinity())
+    for each in scheduler.pool:
+        each.metrics = EndpointMetrics(at=0.0, kv_usage=0.95, kv_capacity_tokens=2000, lifetime=1e9)
+    homes = {number: send(scheduler, prompt(number, 1, 2, 3)) for number in range(40)}
+    stayed = [send(scheduler, prompt(number, 1, 2, 3, 4)) == home for number, home in homes.items()]
+    assert sum(stayed) >= 38
+
+
+def test_capacity_is_compared_with_what_requests_hold_and_not_with_what_is_left_to_do() -> None:
+    scheduler = Scheduler(pool(2), PrefixAffinity())
+    home, other = scheduler.pool
+    home.metrics = EndpointMetrics(at=0.0, kv_capacity_tokens=10_000)
+    other.load.recent_tokens = 50_000.0
+    asked = request(8000, 200)
+    charge = scheduler.ledger.book(asked, home, 0.0)
+    charge.prefill_done()
+    charge.progress(190)
+    assert home.load.tokens < 20
+    assert scheduler.schedule(request(1000, 100), 0.0).endpoint is other
+    scheduler.settle(charge, TerminationCause.COMPLETED, 0.0)
+    assert scheduler.schedule(request(1000, 100), 0.0).endpoint is home
+
+
 def test_requests_without_a_prompt_prefix_go_to_the_least_loaded() -> None:
     scheduler = Scheduler(pool(3), PrefixAffinity())
     busy = start(scheduler, request(5000))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llmgate.wire.headers import Header, find, response_headers, sort_request_headers
+import pytest
+
+from llmgate.wire.headers import Header, find, response_headers, retry_after, sort_request_headers
 
 ID = b"abc"
 
@@ -76,3 +78,19 @@ def test_the_engines_answer_keeps_what_is_the_clients() -> None:
         (b"content-length", b"12"),
         (b"openai-processing-ms", b"5"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(None, 1.0), (b"0", 1.0), (b"5", 5.0), (b"3600", 30.0), (b"-4", 1.0), (b"Wed, 21 Oct 2026 07:28:00 GMT", 1.0)],
+)
+def test_retry_after_is_heeded_within_bounds(value: bytes | None, seconds: float) -> None:
+    headers = [] if value is None else [(b"retry-after", value)]
+    assert retry_after(headers, (1.0, 30.0)) == seconds
+    assert retry_after([(b"retry-after", b"9" * 5000)], (1.0, 30.0)) == 1.0
+
+
+def test_a_request_id_is_taken_if_it_is_a_proper_one() -> None:
+    assert sort_request_headers([(b"x-request-id", b"abc-1")]).request_id == b"abc-1"
+    for bad in (b"", b"a b", b"\xe9", b"x" * 129):
+        assert sort_request_headers([(b"x-request-id", bad)]).request_id is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgate.core.types import Usage
-from llmgate.wire.sse import KEPT_BYTES, SseMeter, UsageTail
+from llmgate.wire.sse import KEPT_BYTES, SseMeter, UsageTail, last_usage, whole_usage
 
 STREAM = (
     b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -70,6 +70,8 @@ def test_the_last_of_many_usages_counts() -> None:
         '{"prompt_tokens":true}',
         '{"prompt_tokens":1',
         "[1]",
+        '{"prompt_tokens":1%s}' % ("0" * 400),
+        '{"prompt_tokens":7,"completion_tokens":9007199254740992}',
     ],
 )
 def test_a_usage_that_makes_no_sense_is_none(usage: str) -> None:
@@ -93,3 +95,25 @@ def test_garbage_never_raises(garbage: bytes) -> None:
     meter.feed(garbage)
     meter.feed(b'"usage": {' + garbage)
     meter.usage()
+
+
+def test_a_complete_answer_gives_its_own_usage_and_not_one_it_speaks_of() -> None:
+    text = rb'{"choices":[{"message":{"content":"{\"usage\": {\"prompt_tokens\": 9}}"}}],"usage":{"prompt_tokens":5}}'
+    assert whole_usage(text) == Usage(5, 0)
+    assert whole_usage(b'{"data":[{"usage":{"prompt_tokens":9}}]}') is None
+    assert whole_usage(b"not JSON") is None
+    assert whole_usage(b"") is None
+
+
+def test_a_tail_full_of_usages_is_given_up_soon() -> None:
+    looked_at = b'"usage":{' * 4000
+    assert last_usage(b'"usage":{"prompt_tokens":1}' + looked_at) is None
+    assert last_usage(b'"usage":{"prompt_tokens":1}' + b'"usage":{' * 3) == Usage(1, 0)
+
+
+def test_details_of_both_kinds_are_read_through() -> None:
+    usage = (
+        b'{"prompt_tokens":12,"total_tokens":15,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":8},'
+        b'"completion_tokens_details":{"reasoning_tokens":2}}'
+    )
+    assert last_usage(b'x "usage" : ' + usage + b"}") == Usage(12, 3, 8)

@@ -8,13 +8,10 @@ docs/token-estimates.md; benchmarks/estimate/ prints the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import repeat
 from math import inf, sqrt
-from operator import add, mul, sub
+from operator import mul, sub
 from typing import NamedTuple
-
-from llmgate.core.prefix import block_end
 
 # Counting byte classes ---------------------------------------------------------------------------------------------
 
@@ -45,7 +42,7 @@ class ByteClasses(NamedTuple):
     keys `"role"`.
     """
 
-    total: int  # bytes
+    total: float  # bytes
     letters: float = 0.0
     words: float = 0.0
     upper: float = 0.0
@@ -125,45 +122,6 @@ def _classify(sample: bytes, total: int, scale: float, beginning: bool) -> ByteC
         wide3 * scale,
         messages,
     )
-
-
-class KnownBeginnings:
-    """Byte classes of beginnings that prompts share (system prompts, conversations so far): of a prompt that begins
-    like earlier ones only the rest is counted. That is cheaper than a sample of the whole, and more exact.
-
-    Bounded; the oldest go first, and one that is still in use then is counted once more.
-    """
-
-    __slots__ = ("_capacity", "_known")
-
-    def __init__(self, capacity: int = 16_384) -> None:
-        self._capacity = capacity
-        self._known: dict[int, ByteClasses] = {}  # by the chain key of the beginning's last block
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def classify(self, prompt: bytes, keys: Sequence[int], shared: int) -> ByteClasses:
-        """Classes of `prompt`. `keys` are the chain keys of its blocks; the first `shared` of them were seen before."""
-        found, depth = None, shared
-        while depth and (found := self._known.get(keys[depth - 1])) is None:
-            depth -= 1
-        end = block_end(shared)
-        if depth < shared:
-            found = self._extended(found, prompt, block_end(depth), end)
-            if found.token_ids:
-                return byte_classes(prompt)
-            if len(self._known) >= self._capacity:
-                del self._known[next(iter(self._known))]
-            self._known[keys[shared - 1]] = found
-        return self._extended(found, prompt, end, len(prompt))
-
-    def _extended(self, found: ByteClasses | None, prompt: bytes, start: int, end: int) -> ByteClasses:
-        if found is None:
-            return byte_classes(prompt[:end])
-        if start == end:
-            return found
-        return ByteClasses._make(map(add, found, byte_classes(prompt[start:end], within=prompt)))
 
 
 # Prompt tokens -----------------------------------------------------------------------------------------------------
@@ -297,5 +255,6 @@ class OutputEstimator:
             return
         bound = 4.0 * self._mean + 256.0
         length = float(completion_tokens) if completion_tokens < bound else bound
-        self.samples = min(self.samples + 1, self.MEMORY)
+        if self.samples < self.MEMORY:
+            self.samples += 1
         self._mean += (length - self._mean) / self.samples

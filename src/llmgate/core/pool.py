@@ -93,6 +93,12 @@ class EndpointPool:
         target = self._aliases.get(name)
         return target if target in self._models else None
 
+    def may_come(self, name: str) -> bool:
+        """Whether a name that nobody serves now may be served once all members have come up: it is configured, or
+        there is a member that has not said yet what it serves, or none at all."""
+        configured = name in self._aliases or name in self._aliases.values()
+        return configured or not self._endpoints or not all(each.models for each in self)
+
     def ready(self, model: str, now: float) -> tuple[Endpoint, ...]:
         """Endpoints of `model` that may take a request now.
 

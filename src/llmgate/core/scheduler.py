@@ -6,13 +6,15 @@ A shell calls, for each request: `admit`; then for each attempt `schedule` and `
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from llmgate.core.beginnings import KnownBeginnings
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
-from llmgate.core.estimate import ByteClasses, KnownBeginnings, OutputEstimator, PromptEstimator, byte_classes
+from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator, byte_classes
 from llmgate.core.ledger import Charge, Ledger
 from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import Holders, PrefixIndex, block_end
@@ -69,6 +71,7 @@ class Scheduler:
         self._random = Random(seed)
         self._prefixes = PrefixIndex(prefix_capacity)
         self._beginnings = KnownBeginnings()
+        self._busy_until = -math.inf  # the latest of the endpoints'
         self._knowledge: dict[str, ModelKnowledge] = {}
 
     # What is known before a request is made: its prompt's classes and holders, its model's estimators
@@ -97,8 +100,8 @@ class Scheduler:
         """The public model behind the name a client sent. Raises ModelNotFound or NoReadyEndpoint."""
         resolved = self.pool.resolve(model)
         if resolved is None:
-            if not self.pool.models:  # nothing is known yet: all engines down since the start
-                raise NoReadyEndpoint("No endpoint has come up yet; try again shortly.")
+            if self.pool.may_come(model):
+                raise NoReadyEndpoint("No endpoint that may serve this model has come up yet; try again shortly.")
             raise ModelNotFound(model)
         if not self.pool.ready(resolved, now):
             raise NoReadyEndpoint(f"No endpoint of the model `{resolved}` is ready; try again shortly.")
@@ -109,6 +112,8 @@ class Scheduler:
         endpoints: Sequence[Endpoint] = self.pool.ready(request.model, now)
         if tried:
             endpoints = [endpoint for endpoint in endpoints if endpoint not in tried]
+        if now < self._busy_until:
+            endpoints = [endpoint for endpoint in endpoints if endpoint.busy_until <= now] or endpoints
         if not endpoints:
             raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
         candidates = Candidates(endpoints, self._cached_tokens(request, endpoints), now)
@@ -133,9 +138,13 @@ class Scheduler:
         endpoint = decision.endpoint
         trial = endpoint.health.begin_request()
         charge = self.ledger.book(request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial)
-        if request.prefix:
-            self._prefixes.record(request.prefix, endpoint.slot)
-        self.router.booked(request, endpoint, now)
+        try:
+            if request.prefix:
+                self._prefixes.record(request.prefix, endpoint.slot)
+            self.router.booked(request, endpoint, now)
+        except BaseException:  # a third party's router: nobody holds the charge yet
+            self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
+            raise
         return charge
 
     def answered(self, charge: Charge, now: float) -> None:
@@ -153,10 +162,18 @@ class Scheduler:
         verdict: Verdict = Verdict.NEUTRAL,
         usage: Usage | None = None,
         reason: str = "",
+        busy_for: float = 0.0,
     ) -> bool:
-        """End an attempt, whatever became of it; learn from it. False, and no effect, if it was settled before."""
+        """End an attempt, whatever became of it; learn from it. False, and no effect, if it was settled before.
+
+        `busy_for`: seconds for which the endpoint, which refused the request because it is full, is to be left out as
+        long as there are others. Nothing else would tell: what it refuses is not booked on it, so it looks idle.
+        """
         if not self.ledger.settle(charge, cause):
             return False
+        if busy_for:
+            charge.endpoint.busy_until = now + busy_for
+            self._busy_until = max(self._busy_until, now + busy_for)
         charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
@@ -204,7 +221,7 @@ class Scheduler:
         margin = self.router.tie_margin
         if not margin and costs.count(best) == 1:
             return costs.index(best), 1
-        limit = best + abs(best) * margin
+        limit = best + abs(best) * margin if margin else best
         tied = [index for index, cost in enumerate(costs) if cost <= limit]
         if len(tied) == 1:
             return tied[0], 1

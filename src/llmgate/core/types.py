@@ -163,6 +163,7 @@ class Endpoint:
     models: Mapping[str, str] = field(default_factory=dict)
     metrics: EndpointMetrics | None = None
     draining: bool = False
+    busy_until: float = -math.inf  # it answered that it is full: others first until then
 
     def __post_init__(self) -> None:
         self.name = self.spec.name

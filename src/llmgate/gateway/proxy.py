@@ -23,7 +23,7 @@ from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.intake import Intake
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
-from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, sort_request_headers
+from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
 from llmgate.wire.openai import Body, error_event, replace_model
 from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
 
@@ -31,6 +31,9 @@ logger = logging.getLogger("llmgate.gateway")
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left before its answer was complete; seen in metrics only."""
+
+BUSY_SECONDS = (1.0, 30.0)
+"""For how long an engine that answered 429 or 503 is passed over: what its Retry-After says, within these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +141,17 @@ class Proxy:
         """Try the best endpoint that was not tried. False: it failed before the client saw anything of it, and another
         one is to be tried. Raises when there is none, or the answer had begun. Settled on every way out."""
         charge = self._book(exchange)
-        cause, verdict, reason = TerminationCause.GATEWAY_ERROR, Verdict.NEUTRAL, ""
+        cause, verdict, reason, busy_for = TerminationCause.GATEWAY_ERROR, Verdict.NEUTRAL, "", 0.0
         response: UpstreamResponse | None = None
         try:
             response = await self._client.open(*self._upstream_request(exchange, charge.endpoint))
             status = exchange.status = response.status
             if status in RETRYABLE_STATUSES:
-                busy = status in BUSY_STATUSES
-                cause = TerminationCause.REFUSED if busy else TerminationCause.UPSTREAM_ERROR
-                verdict, reason = Verdict.NEUTRAL if busy else Verdict.BAD, f"answered {status}"
+                reason = f"answered {status}"
+                if status in BUSY_STATUSES:
+                    cause, busy_for = TerminationCause.REFUSED, retry_after(response.headers, BUSY_SECONDS)
+                else:
+                    cause, verdict = TerminationCause.UPSTREAM_ERROR, Verdict.BAD
                 if self._may_go_on(exchange, status):
                     self._metrics.retried(charge.endpoint.name, f"status_{status}")
                     return False
@@ -169,7 +174,15 @@ class Proxy:
         finally:
             if response is not None:
                 response.close()
-            self._scheduler.settle(charge, cause, self._clock(), verdict=verdict, usage=exchange.usage, reason=reason)
+            self._scheduler.settle(
+                charge,
+                cause,
+                self._clock(),
+                verdict=verdict,
+                usage=exchange.usage,
+                reason=reason,
+                busy_for=busy_for,
+            )
 
     def _book(self, exchange: Exchange) -> Charge:
         """Choose an endpoint and put the request on its account."""

@@ -128,3 +128,10 @@ def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
         if name == wanted:
             return value
     return None
+
+
+def retry_after(headers: Iterable[Header], bounds: tuple[float, float]) -> float:
+    """Seconds that Retry-After asks for, within `bounds`; the lower one if it says nothing or a date."""
+    least, most = bounds
+    value = find(headers, b"retry-after") or b""
+    return min(max(float(value), least), most) if value.isdigit() and len(value) < 10 else least
