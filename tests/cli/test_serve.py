@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import click
 import pytest
 
-from llmgate.cli.serve import load
+from llmgate.cli.serve import load, raise_file_limit
 from llmgate.config import Config, ConfigError
 
 FILE = """
@@ -74,3 +75,13 @@ def test_mistakes_in_a_section_are_found_with_options_on_top_as_well(tmp_path: P
 def test_the_same_engine_twice_is_said_in_a_sentence() -> None:
     with pytest.raises(ConfigError, match="2 of them are named 'node-a:8000'"):
         load(("node-a:8000", "node-a:8000"), None)
+
+
+def test_it_may_open_as_many_files_as_the_process_is_allowed() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -7,12 +7,12 @@ import heapq
 from collections import Counter
 from itertools import count
 
-from llmgate.core.errors import ConnectFailed, UpstreamError
+from llmgate.core.errors import ConnectFailed, LlmgateError, UpstreamError
 from llmgate.core.types import Endpoint
 from llmgate.probes.page import Page
 from tests.wire.engine_pages import recorded
 
-Answer = Page | UpstreamError | None
+Answer = Page | LlmgateError | None
 """None: the engine has no such page."""
 
 REFUSED = ConnectFailed("connection refused")
@@ -101,6 +101,6 @@ class FakeEngines:
         answer = engine.get(path)
         if answer is HANGS:
             await asyncio.get_running_loop().create_future()
-        if isinstance(answer, UpstreamError):
+        if isinstance(answer, LlmgateError):
             raise answer
         return answer or page(status=404)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from llmgate.core.errors import FirstByteTimeout
+from llmgate.core.errors import FirstByteTimeout, OutOfResources
 from llmgate.core.health import Health, HealthPolicy, State
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import Endpoint, EndpointSpec, Verdict
@@ -54,6 +54,14 @@ class Case:
     async def probes(self, count: int) -> None:
         for _ in range(count):
             await self.probe()
+
+
+async def test_probes_that_cannot_be_sent_say_nothing_of_the_engine() -> None:
+    case = Case(vllm())
+    await case.probes(1)
+    case.engines.engines["a"] = {"/health": OutOfResources("no more files")}
+    await case.probes(10)
+    assert case.state is State.UP
 
 
 async def test_first_contact_finds_out_the_engine_and_its_models() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmgate.core.errors import ConnectFailed, ConnectionLost, Truncated, UpstreamError
+from llmgate.core.errors import ConnectFailed, ConnectionLost, OutOfResources, Truncated, UpstreamError
 from llmgate.probes.page import Page, ProbeFailed, answered, asker
 from tests.core.make import endpoint
 from tests.probes.fakes import HANGS, FakeEngines, page
@@ -18,6 +18,15 @@ async def test_a_failure_is_told_in_one_line(error: UpstreamError, unreachable: 
         await ask("/health")
     assert str(failed.value) == f"/health: {' '.join(str(error).split())}"
     assert failed.value.unreachable is unreachable
+    assert not failed.value.ours
+
+
+async def test_what_this_machine_lacks_is_told_apart() -> None:
+    error = OutOfResources("no more files")
+    ask = asker(FakeEngines(a={"/health": error}).fetch, endpoint("a"), 1.0)
+    with pytest.raises(ProbeFailed, match="no more files") as failed:
+        await ask("/health")
+    assert failed.value.ours
 
 
 async def test_the_whole_answer_has_one_deadline() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import resource
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from llmgate.core.errors import ConnectionLost, ProtocolViolation, Truncated
+from llmgate.core.errors import ConnectionLost, OutOfResources, ProtocolViolation, Truncated
 from llmgate.testing.fake_upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -413,3 +415,29 @@ async def test_a_connection_that_is_held_back_is_not_reused(
     connection.data_received(LAST_CHUNK)  # a transport over TLS may still have had this
     response.close()
     assert transport.aborted
+
+
+async def test_being_out_of_file_descriptors_is_not_the_engines_fault() -> None:
+    client = NativeClient()
+    async with FakeUpstream([answer(b"hello")]) as up:
+        assert await fetch(client, up) == b"hello"  # whatever the loop opens once is open now
+        await client.aclose()
+        client = NativeClient()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = os.open(os.devnull, os.O_RDONLY)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+            held = []
+            while True:  # fill the gaps below
+                try:
+                    held.append(os.dup(spare))
+                except OSError:
+                    break
+            with pytest.raises(OutOfResources, match="Too many open files"):
+                await fetch(client, up)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for number in (spare, *held):
+                os.close(number)
+        assert await fetch(client, up) == b"hello"
+    await client.aclose()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -105,8 +107,17 @@ def run(config: Config) -> int:
         return 0
 
     quiet_uvicorn()
+    raise_file_limit()
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         return runner.run(work())
+
+
+def raise_file_limit() -> None:
+    """A request in flight takes two file descriptors: have as many as the process may have, as Go's runtime does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses more than kern.maxfilesperproc
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

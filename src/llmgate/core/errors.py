@@ -86,6 +86,16 @@ class InternalError(LlmgateError):
     code = "internal_error"
 
 
+class OutOfResources(LlmgateError):
+    """The gateway's own machine has no more of something (file descriptors, ports, memory): no engine is to blame, and
+    none would do better."""
+
+    status = 503
+    type = "service_unavailable"
+    code = "out_of_resources"
+    retry_after = 1
+
+
 class ShuttingDown(LlmgateError):
     status = 503
     type = "service_unavailable"

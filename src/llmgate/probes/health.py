@@ -63,7 +63,10 @@ class HealthProbe:
         try:
             await self._check()
         except ProbeFailed as failure:
-            self._failed(str(failure))
+            if failure.ours:
+                logger.warning("%s cannot be probed: %s", self._endpoint.name, failure)
+            else:
+                self._failed(str(failure))
         except Exception as error:
             self._failed(f"the probe broke off: unexpected {type(error).__name__}")  # its text might hold anything
             raise

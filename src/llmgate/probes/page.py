@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llmgate.core.errors import ConnectFailed, UpstreamError
+from llmgate.core.errors import ConnectFailed, OutOfResources, UpstreamError
 from llmgate.core.types import Endpoint
 from llmgate.wire.engine_metrics import MAX_PAGE_BYTES
 
@@ -50,11 +50,15 @@ class Pace(Protocol):
 
 
 class ProbeFailed(Exception):
-    """A question to an engine that had no good answer; the text is one line that says why."""
+    """A question to an engine that had no good answer; the text is one line that says why.
 
-    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+    `ours`: it could not even be asked, which says nothing of the engine.
+    """
+
+    def __init__(self, reason: str, *, unreachable: bool = False, ours: bool = False) -> None:
         super().__init__(" ".join(reason.split()))
         self.unreachable = unreachable
+        self.ours = ours
 
 
 Ask = Callable[[str], Awaitable[Page]]
@@ -70,6 +74,8 @@ def asker(fetch: Fetch, endpoint: Endpoint, timeout: float) -> Ask:
                 return await fetch(endpoint, path, timeout)
         except TimeoutError:
             raise ProbeFailed(f"{path} did not answer within {timeout:g} s") from None
+        except OutOfResources as error:
+            raise ProbeFailed(error.message, ours=True) from error
         except UpstreamError as error:
             raise ProbeFailed(f"{path}: {error.message}", unreachable=isinstance(error, ConnectFailed)) from error
 

@@ -119,8 +119,8 @@ class UpstreamClient(Protocol):
         the query. A reused connection that ends before any byte of an answer is replaced by a fresh one, once.
         Cancelling drops the connection.
 
-        Raises ConnectFailed, ConnectTimeout, ConnectionLost, FirstByteTimeout, ProtocolViolation; ValueError when a
-        header or the path holds a CR, LF or NUL.
+        Raises ConnectFailed, ConnectTimeout, ConnectionLost, FirstByteTimeout, ProtocolViolation; OutOfResources when
+        this machine, not the engine, is to blame; ValueError when a header or the path holds a CR, LF or NUL.
         """
         ...
 

@@ -7,15 +7,18 @@ decoding or HTTP/2, only what a proxy needs.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 
-from llmgate.core.errors import ConnectFailed, ConnectionLost, ConnectTimeout
+from llmgate.core.errors import ConnectFailed, ConnectionLost, ConnectTimeout, OutOfResources
 from llmgate.upstream.base import Headers, Target, Timeouts
 from llmgate.upstream.connection import Connection
 from llmgate.upstream.pool import Pool, PoolStats
 from llmgate.upstream.response import NativeResponse
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 class NativeClient:
@@ -91,6 +94,8 @@ class NativeClient:
             connection.abort()
             if isinstance(error, TimeoutError):
                 raise ConnectTimeout(f"no connection to {where} within {timeout:g} s") from error
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                raise OutOfResources(f"the gateway cannot open another connection: {_reason(error)}") from error
             if isinstance(error, OSError | UnicodeError):  # UnicodeError: a host name that IDNA refuses
                 raise ConnectFailed(f"cannot connect to {where}: {_reason(error)}") from error
             raise
