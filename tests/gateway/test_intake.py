@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -178,6 +181,16 @@ async def test_a_prompt_is_counted_exactly_where_there_is_a_tokenizer(engine: Fa
         long, short = served.gateway.scheduler.decisions.pop(), served.gateway.scheduler.decisions.pop()
     assert 0 < short.prompt_tokens < 50
     assert 1000 <= long.prompt_tokens < 1050
+
+
+async def test_the_variables_of_a_chat_template_count(engine: FakeEngine, tmp_path: Path) -> None:
+    shutil.copy(str(files("llmgate.tokens") / "embedded/tokenizer.json"), tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ 'think ' * (times or 0) }}{{ messages[0].content }}")
+    async with serving(engine, models=[{"name": "m", "tokenizer": str(tmp_path)}]) as served:
+        await served.chat(HELLO)
+        await served.chat(HELLO | {"chat_template_kwargs": {"times": 50}})
+        long, short = served.gateway.scheduler.decisions.pop(), served.gateway.scheduler.decisions.pop()
+    assert 48 <= long.prompt_tokens - short.prompt_tokens <= 52
 
 
 async def test_a_prompt_that_the_tokenizer_cannot_do_is_estimated(engine: FakeEngine) -> None:

@@ -70,7 +70,13 @@ class Intake:
     async def _count(self, model: str, kind: Kind, fields: Body) -> int | None:
         """Exact prompt tokens, or None if the tokenizer cannot do this prompt."""
         counter = self.tokenizers[model]
-        raw = {"messages": fields.messages, "prompt": fields.prompt_field, "input": fields.input, "tools": fields.tools}
+        raw = {
+            "messages": fields.messages,
+            "prompt": fields.prompt_field,
+            "input": fields.input,
+            "tools": fields.tools,
+            "chat_template_kwargs": fields.chat_template_kwargs,
+        }
         size = sum(len(bytes(part)) for part in raw.values())
 
         def work() -> int:

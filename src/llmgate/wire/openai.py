@@ -29,6 +29,7 @@ class Body(msgspec.Struct):
     prompt_field: msgspec.Raw = msgspec.field(default=ABSENT, name="prompt")
     input: msgspec.Raw = ABSENT
     tools: msgspec.Raw = ABSENT
+    chat_template_kwargs: msgspec.Raw = ABSENT
 
     @property
     def stream(self) -> bool:
