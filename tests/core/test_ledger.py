@@ -24,11 +24,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.endpoints = [endpoint(slot=slot) for slot in range(3)]
         self.seen = list(self.endpoints)
         self.open: list[Charge] = []
+        self.booked: dict[Charge, int] = {}
 
     @rule(target=charges, which=st.integers(0, 2), prompt=TOKENS, output=TOKENS, cached=TOKENS)
     def book(self, which: int, prompt: int, output: int, cached: int) -> Charge:
         charge = self.ledger.book(request(prompt, output), self.endpoints[which], 0.0, cached_tokens=cached)
         self.open.append(charge)
+        self.booked[charge] = charge.outstanding_tokens
         return charge
 
     @rule(charge=charges, tokens=TOKENS)
@@ -63,12 +65,14 @@ class LedgerMachine(RuleBasedStateMachine):
             assert each.load.tokens == sum(charge.outstanding_tokens for charge in mine)
             assert each.load.prefill_tokens >= 0
             assert each.load.decode_tokens >= 0
+            # what was booked, whatever of it is done
+            assert each.load.kv_tokens == sum(self.booked[charge] for charge in mine)
 
     def teardown(self) -> None:
         for charge in self.open:
             self.ledger.settle(charge, TerminationCause.COMPLETED)
         assert self.ledger.open_charges == 0
-        assert all((e.load.requests, e.load.tokens) == (0, 0) for e in self.seen)
+        assert all((e.load.requests, e.load.tokens, e.load.kv_tokens) == (0, 0, 0) for e in self.seen)
 
 
 TestLedger = LedgerMachine.TestCase

@@ -255,3 +255,30 @@ def test_decisions_are_kept_bounded() -> None:
     for _ in range(20):
         serve(scheduler, request())
     assert len(scheduler.decisions) == 5
+
+
+def test_the_longest_refusal_counts() -> None:
+    scheduler = Scheduler(pool(2), Fixed(e0=0.0, e1=1.0))
+    asked = request()
+    charges = [scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0) for _ in range(2)]
+    for charge, seconds in zip(charges, (30.0, 1.0), strict=True):
+        assert charge.endpoint.name == "e0"
+        scheduler.settle(charge, TerminationCause.REFUSED, 0.0, busy_for=seconds)
+    other = scheduler.book(asked, scheduler.schedule(asked, 20.0), 20.0)
+    assert other.endpoint.name == "e1"
+    scheduler.settle(other, TerminationCause.REFUSED, 20.0, busy_for=1.0)
+    assert scheduler.schedule(asked, 25.0).endpoint.name == "e1", "e1 is not busy any more, e0 still is"
+
+
+def test_what_all_of_the_pool_hold_and_what_all_candidates_hold_are_two_things() -> None:
+    router = Fixed()
+    router.needs_prefix = True
+    scheduler = Scheduler(pool(3), router)
+    first, second, third = scheduler.pool
+    scheduler._prefixes.record((1, 2), first.slot)
+    scheduler._prefixes.record((1, 2), second.slot)
+    asked = request(100, prefix=(1, 2), size=512)
+    decision = scheduler.schedule(asked, 0.0, tried=[first])
+    candidates = decision.candidates
+    assert candidates.endpoints == [second, third]
+    assert candidates.cached_tokens == [100, 0]

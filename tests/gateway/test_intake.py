@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from llmgate.core.scheduler import Decision
+from llmgate.core.types import Endpoint, InferenceRequest
 from tests.support.fake_engine import FakeEngine, completion, sse, stream
 from tests.support.raw_client import connect, post
 from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
@@ -191,6 +193,21 @@ async def test_the_variables_of_a_chat_template_count(engine: FakeEngine, tmp_pa
         await served.chat(HELLO | {"chat_template_kwargs": {"times": 50}})
         long, short = served.gateway.scheduler.decisions.pop(), served.gateway.scheduler.decisions.pop()
     assert 48 <= long.prompt_tokens - short.prompt_tokens <= 52
+
+
+async def test_who_holds_a_prompt_is_looked_up_anew_when_counting_took_time(engine: FakeEngine) -> None:
+    async with serving(engine, models=[{"name": "m", "tokenizer": "embedded"}]) as served:
+        scheduler = served.gateway.scheduler
+        looked_up: list[object] = []
+        schedule = scheduler.schedule
+
+        def watched(request: InferenceRequest, now: float, tried: Collection[Endpoint] = ()) -> Decision:
+            looked_up.append(request.holders)
+            return schedule(request, now, tried)
+
+        scheduler.schedule = watched  # type: ignore[method-assign]
+        await served.chat(HELLO | {"messages": [{"role": "user", "content": "Hello " * 1000}]})
+    assert looked_up == [None]
 
 
 async def test_a_prompt_that_the_tokenizer_cannot_do_is_estimated(engine: FakeEngine) -> None:

@@ -364,3 +364,66 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
     connection.protocol.timeout_keep_alive_handler()
     assert connection.transport.closed
     connection.end()
+
+
+async def test_a_client_that_asks_without_reading_waits() -> None:
+    connection = Connection(ok)
+    connection.protocol.pause_writing()
+    for number in b"123":
+        connection.protocol.data_received(post(b"%c" % number, "/direct"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert connection.app.served == [b"1"], "its answer waits, and the others wait for it"
+    assert not connection.transport.reading
+    connection.protocol.resume_writing()
+    while connection.state.tasks:
+        await asyncio.wait(connection.state.tasks, timeout=5)
+    assert connection.app.served == [b"1", b"2", b"3"]
+    connection.end()
+
+
+async def test_nothing_of_a_body_stays_with_an_idle_connection() -> None:
+    connection = Connection(ok)
+    await connection.sends(post(b"x" * 1000, "/direct"))
+    client: Any = connection.protocol.cycle
+    assert client.body == b""
+    assert client.pieces == []
+    connection.end()
+
+
+async def test_trailers_are_no_headers() -> None:
+    async def headers(client: Client) -> None:
+        seen.append([name for name, _ in client.headers])
+        await ok(client)
+
+    seen: list[list[bytes]] = []
+    connection = Connection(headers)
+    await connection.sends(
+        b"POST /direct HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"2\r\n{}\r\n0\r\nx-evil: 1\r\nauthorization: Bearer x\r\n\r\n"
+    )
+    assert seen == [[b"host", b"transfer-encoding"]]
+    connection.end()
+
+
+async def test_pipelined_requests_leave_no_timer_behind() -> None:
+    loop = asyncio.get_running_loop()
+    connection = Connection(ok)
+    timers: list[asyncio.TimerHandle] = []
+    later = loop.call_later
+
+    def call_later(*args: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(later(*args, **options))
+        return timers[-1]
+
+    class Loop:
+        def __getattr__(self, name: str) -> Any:
+            return call_later if name == "call_later" else getattr(loop, name)
+
+    connection.protocol.loop = Loop()  # type: ignore[assignment]
+    for _ in range(5):
+        await connection.sends(post(b"1", "/direct") + post(b"2", "/plain"))
+        await connection.sends(post(b"3", "/direct"))
+    connection.end()
+    assert len(timers) > 2
+    assert all(timer.cancelled() for timer in timers)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmgate.core.types import TerminationCause
+from llmgate.gateway.client import AsgiClient
 from llmgate.testing.fake_upstream import CLOSE, STREAM_HEAD, chunk
 from tests.support.fake_engine import FakeEngine, completion, gone, sse, stream
 from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
@@ -153,3 +154,26 @@ async def test_what_is_not_http_is_left_alone(served: Served) -> None:
         raise AssertionError("it was used")
 
     await served.gateway.app({"type": "lifespan"}, never, never)
+
+
+async def test_a_send_that_was_cancelled_is_made_up_for() -> None:
+    sent: list[bytes] = []
+    stuck = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if message["body"] == b"two" and not stuck.is_set():
+            stuck.set()
+            await asyncio.Event().wait()
+        sent.append(message["body"])
+
+    scope = {"headers": [], "query_string": b"", "raw_path": b"/"}
+    client = AsgiClient(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    for piece in (b"one", b"two", b"three"):
+        client.write(piece, True)
+    sending = asyncio.create_task(client.drained())
+    await stuck.wait()
+    sending.cancel()
+    await asyncio.wait([sending])
+    client.write(b"four", False)
+    await client.drained()
+    assert sent == [b"one", b"two", b"three", b"four"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,8 @@ from llmgate.core.health import State
 from llmgate.core.types import Kind, TerminationCause
 from llmgate.testing.fake_upstream import LAST_CHUNK, STREAM_HEAD, ReceivedRequest, chunk
 from llmgate.tokens import TokenCounter
-from tests.support.fake_engine import FakeEngine, completion, gone, until
+from llmgate.wire.headers import Header
+from tests.support.fake_engine import FakeEngine, completion, gone, stream, until
 from tests.support.raw_client import RawClient, connect, post
 from tests.support.serving import HELLO, STREAMED, Served, serving
 
@@ -204,3 +207,43 @@ async def test_a_client_that_stops_reading_and_then_leaves_is_noticed() -> None:
             client.reset()
             await gone(request)
         await left(served)
+
+
+class Stuck:
+    """A client that takes nothing any more, but does not leave."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.headers: list[Header] = []
+        self.target = b"/v1/chat/completions"
+        self.body = json.dumps(body).encode()
+        self.gone = False
+        self.sent: list[tuple[bytes, bool]] = []
+
+    def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
+        return self.write(body, more)
+
+    def write(self, body: bytes, more: bool) -> bool:
+        self.sent.append((body, more))
+        return False
+
+    async def drained(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_that_has_ended_holds_neither_charge_nor_engine_for_a_client_that_does_not_take_it(
+    streamed: bool,
+) -> None:
+    whole = b"".join(stream(EVENT)) if streamed else completion()
+    async with FakeEngine([whole]) as engine, serving(engine) as served:
+        client = Stuck(STREAMED if streamed else HELLO)
+        serves = asyncio.create_task(served.serve(client))
+        await until(lambda: dict(served.gateway.scheduler.ledger.causes) == {TerminationCause.COMPLETED: 1})
+        assert served.open_charges == 0
+        assert not served.upstream_connections_in_use
+        sent = list(client.sent)
+        assert not sent[-1][1], "the last byte has been handed over"
+        serves.cancel()  # as the server does at the drain's deadline
+        await asyncio.wait([serves])
+        assert client.sent == sent, "nothing may follow it"
+        assert await served.metric('llmgate_requests_total{model="m",endpoint="a",code="200"}') == 1

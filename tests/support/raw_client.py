@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 def post(body: dict[str, Any] | bytes, path: str = "/v1/chat/completions", **headers: str) -> bytes:

@@ -13,6 +13,7 @@ import httpx2
 
 from llmgate.config import Config, from_data
 from llmgate.core.health import State
+from llmgate.gateway.client import Client
 from llmgate.runtime import Gateway
 from llmgate.testing.fake_upstream import FakeUpstream
 from llmgate.upstream.native import NativeClient
@@ -60,6 +61,16 @@ class Served:
     def tasks(self) -> int:
         """Requests that the data port's server is busy with."""
         return len(self.gateway._data.server_state.tasks)
+
+    @property
+    def upstream_connections_in_use(self) -> int:
+        client = self.gateway.client
+        assert isinstance(client, NativeClient)
+        return sum(stats.in_use for stats in client.stats().values())
+
+    async def serve(self, client: Client) -> None:
+        """Have a request served that comes over no socket."""
+        await self.gateway.app.direct[client.target](client)
 
     @property
     def client_connections(self) -> int:
@@ -121,7 +132,7 @@ class Served:
         assert self.open_charges == 0
         for endpoint in self.gateway.pool:
             load = endpoint.load
-            assert (load.requests, load.prefill_tokens, load.decode_tokens) == (0, 0, 0), endpoint
+            assert (load.requests, load.prefill_tokens, load.decode_tokens, load.kv_tokens) == (0, 0, 0, 0), endpoint
             assert not endpoint.health.trial_open
         assert not self._left_in_use
         assert not self.client_connections

@@ -52,6 +52,11 @@ def test_the_clients_key_is_replaced_dropped_or_passed() -> None:
     assert find(request_headers(incoming, ID, None), b"authorization") == b"Bearer client"
 
 
+def test_a_credential_that_belongs_to_the_connection_stays_there() -> None:
+    incoming = [(b"connection", b"authorization"), (b"authorization", b"Bearer client"), (b"x-api-key", b"k")]
+    assert names(request_headers(incoming, ID, None)) == {b"x-api-key", b"x-request-id"}
+
+
 def test_connection_cannot_remove_our_own_headers() -> None:
     incoming = [(b"connection", b"authorization, x-request-id")]
     sent = request_headers(incoming, ID, ((b"authorization", b"Bearer engine"),))

@@ -71,7 +71,6 @@ def test_the_last_of_many_usages_counts() -> None:
         '{"prompt_tokens":1',
         "[1]",
         '{"prompt_tokens":1%s}' % ("0" * 400),
-        '{"prompt_tokens":7,"completion_tokens":9007199254740992}',
     ],
 )
 def test_a_usage_that_makes_no_sense_is_none(usage: str) -> None:
@@ -117,3 +116,22 @@ def test_details_of_both_kinds_are_read_through() -> None:
         b'"completion_tokens_details":{"reasoning_tokens":2}}'
     )
     assert last_usage(b'x "usage" : ' + usage + b"}") == Usage(12, 3, 8)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '"completion_tokens":9007199254740992',
+        '"completion_tokens":-1',
+        '"completion_tokens":0,"prompt_tokens_details":[]',
+        '"completion_tokens":0,"prompt_tokens_details":{"cached_tokens":1.5}',
+    ],
+)
+def test_one_odd_field_does_not_cost_the_prompt_tokens(odd: str) -> None:
+    usage = b'"usage":{"prompt_tokens":7,%b}' % odd.encode()
+    assert last_usage(usage) == whole_usage(b"{%b}" % usage) == Usage(7, 0)
+
+
+def test_details_of_details_are_read_through() -> None:
+    details = b",".join(b'"details_%d":{"a":{"b":1}}' % number for number in range(3))
+    assert last_usage(b'"usage":{"prompt_tokens":7,%b}' % details) == Usage(7, 0)

@@ -43,7 +43,7 @@ class KnownBeginnings:
             if len(self._known) >= self._capacity:
                 del self._known[next(iter(self._known))]
             self._known[keys[shared - 1]] = found
-        if found is not None and (len(prompt) - end) * MINOR < end:
+        if found is not None and (len(prompt) - end) * MINOR < end - found.opaque:
             return ByteClasses._make(map(mul, found, repeat(len(prompt) / end)))
         return self._extended(found, prompt, end, len(prompt))
 

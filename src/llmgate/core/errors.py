@@ -86,16 +86,6 @@ class InternalError(LlmgateError):
     code = "internal_error"
 
 
-class OutOfResources(LlmgateError):
-    """The gateway's own machine has no more of something (file descriptors, ports, memory): no engine is to blame, and
-    none would do better."""
-
-    status = 503
-    type = "service_unavailable"
-    code = "out_of_resources"
-    retry_after = 1
-
-
 class ShuttingDown(LlmgateError):
     status = 503
     type = "service_unavailable"
@@ -133,6 +123,20 @@ class ConnectTimeout(ConnectFailed):
     status = 504
     code = "connect_timeout"
     cause = TerminationCause.UPSTREAM_TIMEOUT
+
+
+class OutOfResources(UpstreamError):
+    """The gateway's own machine has no more of something (file descriptors, ports, memory). The engine is not to blame,
+    and another one may be reached all the same, over a connection that is open already."""
+
+    side = Side.GATEWAY
+    status = 503
+    type = "service_unavailable"
+    code = "out_of_resources"
+    retry_after = 1
+    never_sent = True
+    verdict = Verdict.NEUTRAL
+    cause = TerminationCause.GATEWAY_ERROR
 
 
 class ConnectionLost(UpstreamError):

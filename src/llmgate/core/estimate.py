@@ -61,21 +61,28 @@ def byte_classes(data: bytes, *, within: bytes | None = None) -> ByteClasses:
 
     `within`: the prompt that `data` is a later piece of. The classes of a prompt's pieces add up to those of the whole.
     """
-    total = len(data)
+    total, whole = len(data), data if within is None else within
     if total <= SAMPLE_BYTES:
-        return _classify(data, total, 1.0, within is None)
-    view = memoryview(data)
+        slices, sample = list[memoryview](), data
+    else:
+        slices, sample = _sampled(memoryview(data))
+    scale = total / len(sample) if sample else 1.0
+    found = _classify(sample, total, scale, within is None)
+    # base64 is 40 % capitals, prose and code 5 %; a short prompt has no room for an image worth the look
+    if found.upper * 8 > total and len(whole) > SAMPLE_BYTES and _holds_binary(whole):
+        slices = slices or [memoryview(data)[at : at + _SLICE] for at in range(0, total, _SLICE)]
+        text = b"".join([piece for piece in slices if piece.tobytes().translate(None, _BASE64)])
+        return _classify(text, total, scale, within is None)._replace(opaque=(len(sample) - len(text)) * scale)
+    return found
+
+
+def _sampled(view: memoryview) -> tuple[list[memoryview], bytes]:
     slices = _spread(view, _SLICE)
     sample = b"".join(slices)
     if sample.count(b"\\u", 1024, 1536) > 8:
         slices = _spread(view, _ESCAPED_SLICE)
         sample = b"".join(slices)
-    scale = total / len(sample)
-    found = _classify(sample, total, scale, within is None)
-    if found.upper * 8 > total and _holds_binary(within or data):  # base64 is 40 % capitals, prose and code 5 %
-        text = b"".join([piece for piece in slices if piece.tobytes().translate(None, _BASE64)])
-        return _classify(text, total, scale, within is None)._replace(opaque=(len(sample) - len(text)) * scale)
-    return found
+    return slices, sample
 
 
 def _spread(view: memoryview, width: int) -> list[memoryview]:

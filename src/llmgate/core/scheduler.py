@@ -172,7 +172,7 @@ class Scheduler:
         if not self.ledger.settle(charge, cause):
             return False
         if busy_for:
-            charge.endpoint.busy_until = now + busy_for
+            charge.endpoint.busy_until = max(charge.endpoint.busy_until, now + busy_for)
             self._busy_until = max(self._busy_until, now + busy_for)
         charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
         if usage is not None and cause is TerminationCause.COMPLETED:

@@ -92,9 +92,9 @@ class AsgiClient:
         return False  # ASGI's send cannot be called without waiting
 
     async def drained(self) -> None:
-        messages, self._unsent = self._unsent, []
-        for message in messages:
-            await self._send(message)
+        while self._unsent:
+            await self._send(self._unsent[0])
+            del self._unsent[0]  # only now: a cancelled send is made up for by the next call
 
     async def __aenter__(self) -> AsgiClient:
         self._task = asyncio.current_task()

@@ -128,7 +128,7 @@ class DirectClient:
         return not self._flow.write_paused
 
     async def drained(self) -> None:
-        if self._flow.write_paused and not self.gone:
+        if self._flow.write_paused and not self.gone and not self.response_complete:
             await self._flow.drain()
 
     def _framed(self, body: bytes, more: bool) -> bytes:
@@ -168,13 +168,14 @@ class GatewayProtocol(HttpToolsProtocol):
         if serve is None or not self._ordinary():
             self._begin_asgi()
             super().on_headers_complete()
+            self.headers = []  # trailers are no headers
             return
         client = DirectClient(self, self.parser.should_keep_alive())
+        self.headers = []  # trailers are no headers
         self.cycle = client  # type: ignore[assignment]
         self._direct = self._receiving = client
-        for name, value in self.headers:
-            if name == b"content-length" and int(value) > app.body_limit:
-                self._refuse(client, app.body_limit)
+        if int(find(client.headers, b"content-length") or 0) > app.body_limit:
+            self._refuse(client, app.body_limit)
 
     def on_body(self, body: bytes) -> None:
         client = self._receiving
@@ -201,6 +202,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._receiving = None
         pieces = client.pieces
         client.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        client.pieces = []
         app: DirectApp = self.config.loaded_app
         self._start(client, app.direct[client.target])
 
@@ -208,6 +210,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """One keep-alive timer a connection, which looks when it fires, instead of one a request."""
         timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
         if self.pipeline or self.transport.is_closing() or timer is None:
+            if timer is not None:
+                timer.cancel()
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
@@ -253,6 +257,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _ordinary(self) -> bool:
         return (
             (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused  # a client that asks without reading must wait: on uvicorn's way it does
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
@@ -269,6 +274,7 @@ class GatewayProtocol(HttpToolsProtocol):
         finally:
             task: Any = client.task
             self.tasks.discard(task)
+            client.body = b""  # the connection keeps the client until its next request
             if not client.response_complete and not client.gone:
                 self.transport.close()  # an answer that broke off must not look complete
 

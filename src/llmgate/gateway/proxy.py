@@ -52,6 +52,7 @@ class Exchange:
     endpoint: Endpoint | None = None  # the last one tried
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
+    ended = False  # and its last byte
     meter: SseMeter | None = None  # of a streamed answer
     status = 0
     dispatched = 0.0
@@ -109,8 +110,9 @@ class Proxy:
             self._budget.note_request()
             while not await self._attempt(exchange):
                 pass
+            await client.drained()  # with nothing booked: the engine has done its part
         except asyncio.CancelledError:
-            if client.gone:
+            if client.gone and not exchange.ended:
                 exchange.status = CLIENT_CLOSED_REQUEST
             else:  # the server ends what has outlived its grace period
                 await self._break_off(exchange, ShuttingDown("The gateway is shutting down."))
@@ -225,7 +227,6 @@ class Proxy:
         exchange.begun = True
         if response.status < 400:
             self._scheduler.answered(charge, exchange.first_byte)
-        more = not response.ended
         if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
             meter = exchange.meter = SseMeter()
             charge.prefill_done()
@@ -237,9 +238,9 @@ class Proxy:
             charge.progress(meter.feed(chunk))
             # without its length, if it has one: should it break, there must be room for an error event
             headers = [header for header in headers if header[0] != b"content-length"]
-            await self._pass_on(client, response, headers, chunk, take, more)
+            await self._pass_on(exchange, response, headers, chunk, take)
             exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
-        elif more:
+        elif not response.ended:
             tail = UsageTail()
             tail.keep(chunk)
 
@@ -247,28 +248,30 @@ class Proxy:
                 tail.keep(piece)
                 return client.write(piece, True)
 
-            await self._pass_on(client, response, headers, chunk, keep, more)
+            await self._pass_on(exchange, response, headers, chunk, keep)
             exchange.usage = tail.usage()
         else:
-            if not client.respond(response.status, headers, chunk, False):
-                await client.drained()
+            exchange.ended = True
+            client.respond(response.status, headers, chunk, False)
             exchange.usage = whole_usage(chunk)
 
     async def _pass_on(
         self,
-        client: Client,
+        exchange: Exchange,
         response: UpstreamResponse,
         headers: list[Header],
         first: bytes,
         take: Callable[[bytes], bool],
-        more: bool,
     ) -> None:
-        if not client.respond(response.status, headers, first, more):
+        """The answer as it comes: its first bytes, and the rest, which `take` sends on."""
+        client = exchange.client
+        exchange.ended = response.ended
+        if not client.respond(response.status, headers, first, not exchange.ended) and not exchange.ended:
             await client.drained()
-        if more:
+        if not exchange.ended:
             await response.pump(take, client.drained)
-            if not client.write(b"", False):
-                await client.drained()
+            exchange.ended = True
+            client.write(b"", False)
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
@@ -281,6 +284,8 @@ class Proxy:
 
     async def _break_off(self, exchange: Exchange, error: LlmgateError) -> None:
         """End an answer that cannot be completed, in a way that no client takes for its end."""
+        if exchange.ended:
+            return
         if not exchange.begun:
             exchange.status = error.status
             await respond_error(exchange.client, error, [(b"x-request-id", exchange.id_bytes)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -91,8 +91,16 @@ class _Answer(msgspec.Struct):
     usage: _Usage | None = None
 
 
+class _BareUsage(msgspec.Struct):
+    """Of a usage of which something else is odd."""
+
+    prompt_tokens: _Count
+    completion_tokens: Any = None
+
+
 _answers = msgspec.json.Decoder(_Answer)
 _usages = msgspec.json.Decoder(_Usage)
+_bare_usages = msgspec.json.Decoder(_BareUsage)
 _MOST_CANDIDATES = 16  # an answer's text may speak of usage too, but not that often at its very end
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -114,10 +122,8 @@ def last_usage(tail: bytes) -> Usage | None:
         if at < 0:
             return None
         for candidate in _objects_after(tail, at + len(b'"usage"')):
-            try:
-                return _understood(_usages.decode(candidate))
-            except _UNDECODABLE:
-                continue
+            if (found := _decoded(candidate)) is not None:
+                return found
     return None
 
 
@@ -127,11 +133,25 @@ def _objects_after(text: bytes, position: int) -> Iterator[bytes]:
     start = end = text.find(b"{", position)
     if start < 0 or text[position:start].strip() != b":":
         return
-    for _ in range(4):
+    for _ in range(8):
         end = text.find(b"}", end) + 1
         if not end:
             return
         yield text[start:end]
+
+
+def _decoded(candidate: bytes) -> Usage | None:
+    try:
+        return _understood(_usages.decode(candidate))
+    except _UNDECODABLE:
+        pass
+    try:
+        found = _bare_usages.decode(candidate)
+    except _UNDECODABLE:
+        return None
+    completion = found.completion_tokens
+    sensible = isinstance(completion, int) and not isinstance(completion, bool) and 0 <= completion < 2**53
+    return Usage(found.prompt_tokens, completion if sensible else 0)
 
 
 def _understood(usage: _Usage) -> Usage:
