@@ -212,21 +212,27 @@ class Scheduler:
         holders, request.holders = request.holders, None  # used once: it gets out of date
         if holders is None:
             holders = self._prefixes.holders(request.prefix)
-        cached = [0] * len(endpoints)
         if not holders:
-            return cached
+            return [0] * len(endpoints)
         per_byte = request.prompt_tokens / request.prompt_bytes
         everybody = len(self.pool)
-        for blocks, mask in holders:
+        least = 0  # what all of them hold
+        matches: dict[int, int] = {}  # tokens by the slot of those that hold more
+        deeper = 0
+        for blocks, mask in reversed(holders):
             tokens = int(block_end(blocks) * per_byte)
             if mask.bit_count() == everybody:
-                cached = [tokens] * len(endpoints)
-            else:
-                cached = [
-                    tokens if mask >> endpoint.slot & 1 else before
-                    for endpoint, before in zip(endpoints, cached, strict=True)
-                ]
-        return cached
+                least = tokens
+                break
+            bits = bin(mask & ~deeper)[:1:-1]  # whose longest match this is; text, as wide integers are slow
+            deeper = mask
+            slot = bits.find("1")
+            while slot >= 0:
+                matches[slot] = tokens
+                slot = bits.find("1", slot + 1)
+        if not matches:
+            return [least] * len(endpoints)
+        return [matches.get(endpoint.slot, least) for endpoint in endpoints]
 
     def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:
         """Index of the choice, and how many candidates were tied at the lowest cost."""

@@ -8,8 +8,8 @@ from llmgate.core.types import InferenceRequest
 from llmgate.routing.limits import LAST_RESORT, check, saturated
 
 LATELY_SECONDS = 10.0
-"""In which the tokens booked lately are taken to have come. They fade more slowly than that (Load.RECENT_SECONDS), so that
-a rush counts at once, and a steady stream for more than it is: by this endpoints are compared."""
+"""In which the tokens booked lately are taken to have come. They fade more slowly than that (Load.RECENT_SECONDS): so a
+rush counts at once, and a steady stream for more than it is, which does no harm where endpoints are compared."""
 
 
 @dataclass

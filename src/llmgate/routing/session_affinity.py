@@ -47,12 +47,12 @@ class SessionAffinity(Router):
 
     def _overloaded(self, home: Endpoint, endpoints: Sequence[Endpoint], now: float) -> bool:
         load = home.load.tokens / home.weight
-        if load <= self.max_lead and not kv_full(home, self.kv_limit, now):
-            return False
-        least = min(endpoint.load.tokens / endpoint.weight for endpoint in endpoints)
-        if load > least + self.max_lead:
-            return True
-        return not all(kv_full(endpoint, self.kv_limit, now) for endpoint in endpoints)
+        if load > self.max_lead:
+            least = min(endpoint.load.tokens / endpoint.weight for endpoint in endpoints)
+            if load > least + self.max_lead:
+                return True
+        limit = self.kv_limit
+        return kv_full(home, limit, now) and not all(kv_full(endpoint, limit, now) for endpoint in endpoints)
 
     def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
         self._pins.use(request, endpoint, now)
