@@ -61,7 +61,7 @@ def round_robin() -> str:
 
 
 def least_connections() -> str:
-    outcomes = scenes.slow_engine()
+    outcomes = scenes.slow_engine("round-robin", "least-connections")
     slow = names(4)[-1]
     top, bottom, left, right = 48.0, 218.0, 56.0, WIDTH - 150.0
     curves = {name: [(at, flying[slow]) for at, flying in run.in_flight] for name, run in outcomes.items()}
@@ -82,30 +82,104 @@ def least_connections() -> str:
 
 
 def token_aware() -> str:
-    outcomes = scenes.mixed_sizes()
-    longest = max(outcome.wait_p99 for outcome in outcomes.values())
+    waits = {name: (outcome.mean_wait, outcome.wait_p99) for name, outcome in scenes.mixed_sizes().items()}
+    below = "Dark: mean; light: 99th percentile. Nine of ten requests have 300 tokens, one has 8,800."
+    return times("Wait before an engine begins, four engines at 70 %", waits, below)
+
+
+def power_of_two() -> str:
+    waits = {name: (outcome.mean_wait, outcome.wait_p99) for name, outcome in scenes.two_choices().items()}
+    below = "Dark: mean; light: 99th percentile. Requests of 200 tokens and more, 700 in the mean."
+    return times("Wait before an engine begins, eight engines at 80 %", waits, below)
+
+
+def least_latency() -> str:
+    outcomes = scenes.slow_engine("round-robin", "least-connections", "least-latency")
+    taken = {name: (outcome.mean_time, outcome.time_p99) for name, outcome in outcomes.items()}
+    slow = names(4)[-1]
+    shares = ", ".join(f"{name} {share(outcome, slow):.0f} %" for name, outcome in outcomes.items())
+    below = f"Dark: mean; light: 99th percentile.\nThe slow engine's share of the requests: {shares}."
+    return times("Response time where one of four engines has a third of the others' speed", taken, below)
+
+
+def times(title: str, values: Mapping[str, tuple[float, float]], below: str) -> str:
+    """Two bars of seconds for each policy."""
+    longest = max(max(pair) for pair in values.values())
     room = WIDTH - LEFT - 110
     shapes, y = [], 48.0
-    for name, outcome in outcomes.items():
+    for name, pair in values.items():
         shapes.append(text(16, y + 26, name))
-        for value, kind in ((outcome.mean_wait, "bar"), (outcome.wait_p99, "pale")):
+        for value, kind in zip(pair, ("bar", "pale"), strict=True):
             shapes.append(bar(LEFT, y, room * value / longest, kind, 18))
             shapes.append(text(LEFT + room * value / longest + 6, y + 14, f"{value:.2f} s", "quiet"))
             y += 20
         y += 14
-    shapes.append(
-        text(
-            16,
-            y + 10,
-            "Dark: mean; light: 99th percentile. Nine of ten requests have 300 tokens, one has 8,800.",
-            "quiet",
-        )
-    )
-    return picture("Wait before an engine begins, four engines at 70 %", int(y + 26), shapes)
+    for line in below.split("\n"):
+        shapes.append(text(16, y + 10, line, "quiet"))
+        y += 18
+    return picture(title, int(y + 8), shapes)
+
+
+def random() -> str:
+    outcome = scenes.chance()
+    even = outcome.requests.total() / 8
+    room = WIDTH - LEFT - 110
+    most = max(outcome.requests.values())
+    shapes, y = [], 48.0
+    for name in names(8):
+        count = outcome.requests[name]
+        shapes.append(text(16, y + 15, name))
+        shapes.append(bar(LEFT, y, room * count / most, "bar", 20))
+        shapes.append(text(LEFT + room * count / most + 6, y + 15, str(count), "quiet"))
+        y += 25
+    x = LEFT + room * even / most
+    shapes.append(f'<path class="line second" d="M{x:.1f} 44 V{y:.1f}"/>')
+    shapes.append(text(16, y + 18, f"The line is an even share: {even:.0f}. Round-robin would be on it.", "quiet"))
+    return picture("240 requests by chance over eight equal engines", int(y + 34), shapes)
+
+
+def hardware_weighted() -> str:
+    weights, outcome = scenes.fleet()
+    room = WIDTH - LEFT - 110
+    highest = max(weights.values()) / sum(weights.values())
+    shapes, y = [], 48.0
+    for gpu, name in zip(weights, names(len(weights)), strict=True):
+        by_weight = weights[gpu] / sum(weights.values())
+        by_tokens = outcome.tokens[name] / outcome.tokens.total()
+        shapes.append(text(16, y + 26, f"{gpu}: {weights[gpu]:g}"))
+        for value, kind in ((by_tokens, "bar"), (by_weight, "pale")):
+            shapes.append(bar(LEFT, y, room * value / highest, kind, 18))
+            shapes.append(text(LEFT + room * value / highest + 6, y + 14, f"{100 * value:.1f} %", "quiet"))
+            y += 20
+        y += 14
+    shapes.append(text(16, y + 10, "Dark: share of the tokens; light: share of the weights.", "quiet"))
+    return picture("Five GPUs that are sent more than they can do", int(y + 26), shapes)
+
+
+def expected_latency() -> str:
+    costs = scenes.expectations()
+    left, room = 270, WIDTH - 270 - 90
+    shapes, y = [], 48.0
+    for name, seconds in costs.items():
+        chosen = seconds == min(costs.values())
+        shapes.append(text(16, y + 17, name))
+        shapes.append(bar(left, y, room * seconds / max(costs.values()), "bar" if chosen else "pale"))
+        shapes.append(text(left + room * seconds / max(costs.values()) + 6, y + 17, f"{seconds:.2f} s", "quiet"))
+        y += 32
+    shapes.append(text(16, y + 12, "Dark: the one that is chosen. At the default rates.", "quiet"))
+    return picture("A prompt of 8,192 tokens, 100 to answer: four engines", int(y + 28), shapes)
+
+
+def session_affinity() -> str:
+    return shares("300 conversations of six turns, nothing in common, four engines", scenes.conversations())
 
 
 def prefix_affinity() -> str:
-    outcomes = scenes.shared_prompt()
+    return shares("1,000 users with one system prompt, four turns each, four engines", scenes.shared_prompt())
+
+
+def shares(title: str, outcomes: Mapping[str, Outcome]) -> str:
+    """Each policy's requests by engine, and what of their prompts was cached there."""
     shapes, y = [], 70.0
     room, gap = 350, 2
     shapes.append(text(LEFT, 58, "share of the requests, by engine", "quiet"))
@@ -123,7 +197,7 @@ def prefix_affinity() -> str:
         shapes.append(bar(LEFT + room + 24, y, 1.1 * cached, "pale"))
         shapes.append(text(LEFT + room + 24 + 1.1 * cached + 6, y + 17, f"{cached:.0f} %"))
         y += 34
-    return picture("1,000 users with one system prompt, four turns each, four engines", int(y + 8), shapes)
+    return picture(title, int(y + 8), shapes)
 
 
 def share(outcome: Outcome, engine: str) -> float:
@@ -136,6 +210,12 @@ PICTURES: Mapping[str, Callable[[], str]] = {
     "least-connections.svg": least_connections,
     "token-aware.svg": token_aware,
     "prefix-affinity.svg": prefix_affinity,
+    "random.svg": random,
+    "power-of-two.svg": power_of_two,
+    "least-latency.svg": least_latency,
+    "session-affinity.svg": session_affinity,
+    "hardware-weighted.svg": hardware_weighted,
+    "expected-latency.svg": expected_latency,
 }
 
 

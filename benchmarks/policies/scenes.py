@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from itertools import count, takewhile
 from random import Random
 
+from llmgate.core.hardware import prior_weight
 from llmgate.core.ledger import Charge
 from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import block_end
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage
+from llmgate.core.types import Endpoint, EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from llmgate.routing import registry
 from llmgate.wire.prefix_keys import prefix_keys
 
@@ -41,6 +42,7 @@ class Arrival:
     at: float  # seconds
     prompt: bytes
     output: int  # tokens
+    session: str | None = None
 
 
 @dataclass(slots=True)
@@ -50,6 +52,8 @@ class Outcome:
     requests: Counter[str] = field(default_factory=Counter)  # by endpoint
     order: list[str] = field(default_factory=list)  # endpoints in the order of the requests
     waits: list[float] = field(default_factory=list)  # from arrival until the engine begins with the request
+    times: list[float] = field(default_factory=list)  # from arrival until it is done
+    tokens: Counter[str] = field(default_factory=Counter)  # prompt and output, by endpoint
     in_flight: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)  # after each arrival
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -64,7 +68,19 @@ class Outcome:
 
     @property
     def wait_p99(self) -> float:
-        return statistics.quantiles(self.waits, n=100)[98]
+        return p99(self.waits)
+
+    @property
+    def mean_time(self) -> float:
+        return statistics.fmean(self.times)
+
+    @property
+    def time_p99(self) -> float:
+        return p99(self.times)
+
+
+def p99(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=100)[98]
 
 
 def run(router: Router, arrivals: Iterable[Arrival], rates: Sequence[float], weights: Sequence[float] = ()) -> Outcome:
@@ -86,7 +102,7 @@ def run(router: Router, arrivals: Iterable[Arrival], rates: Sequence[float], wei
     for arrival in arrivals:
         while running and running[0][0] <= arrival.at:
             done, _, charge, usage = heapq.heappop(running)
-            scheduler.settle(charge, TerminationCause.COMPLETED, done, usage=usage)
+            scheduler.settle(charge, TerminationCause.COMPLETED, done, verdict=Verdict.GOOD, usage=usage)
         request = _request(scheduler, arrival, next(numbers))
         decision = scheduler.schedule(request, arrival.at)
         endpoint = decision.endpoint
@@ -99,6 +115,8 @@ def run(router: Router, arrivals: Iterable[Arrival], rates: Sequence[float], wei
         outcome.requests[endpoint.name] += 1
         outcome.order.append(endpoint.name)
         outcome.waits.append(begins - arrival.at)
+        outcome.times.append(ends - arrival.at)
+        outcome.tokens[endpoint.name] += request.prompt_tokens + arrival.output
         outcome.in_flight.append((arrival.at, {each.name: each.load.requests for each in pool}))
         outcome.prompt_tokens += request.prompt_tokens
         outcome.cached_tokens += cached
@@ -120,6 +138,7 @@ def _request(scheduler: Scheduler, arrival: Arrival, number: int) -> InferenceRe
         expected_output_tokens=scheduler.expect_output(MODEL, Kind.CHAT, None),
         prompt_bytes=len(arrival.prompt),
         prefix=keys,
+        session=arrival.session if scheduler.router.needs_session else None,
     )
 
 
@@ -140,12 +159,97 @@ def turns(weights: Sequence[float] = (2.0, 1.0, 1.0), requests: int = 24) -> Out
     return run(registry.create("round-robin"), arrivals, [1000.0] * len(weights), weights)
 
 
-def slow_engine() -> Mapping[str, Outcome]:
+def chance(requests: int = 240) -> Outcome:
+    """Equal requests by chance over eight equal engines."""
+    arrivals = [Arrival(float(second), b"x" * 400, 100) for second in range(requests)]
+    return run(registry.create("random"), arrivals, [1000.0] * 8)
+
+
+def two_choices() -> Mapping[str, Outcome]:
+    """Eight equal engines at 80 %, requests of any size."""
+    rates = [4000.0] * 8
+    arrivals = list(
+        _poisson(
+            0.8 * sum(rates) / 700,
+            6000,
+            lambda random: Arrival(0.0, _text(random, 4 * int(random.expovariate(1 / 500)) + 4), 200),
+        )
+    )
+    return {name: run(registry.create(name), arrivals, rates) for name in ("random", "power-of-two", "token-aware")}
+
+
+FLEET = ("B200", "H100", "A100-80GB", "A100-40GB", "L40S")
+
+
+def fleet() -> tuple[Mapping[str, float], Outcome]:
+    """One engine on each GPU, as fast as its weight says; a tenth more than they can do. Weights and outcome."""
+    weights = {gpu: prior_weight(gpu) or 0.0 for gpu in FLEET}
+    rates = [4000.0 * weight for weight in weights.values()]
+    arrivals = list(
+        _poisson(
+            1.1 * sum(rates) / 700,
+            8000,
+            lambda random: Arrival(0.0, _text(random, 4 * int(random.expovariate(1 / 500)) + 4), 200),
+        )
+    )
+    return weights, run(registry.create("hardware-weighted"), arrivals, rates, list(weights.values()))
+
+
+def conversations(users: int = 300) -> Mapping[str, Outcome]:
+    """Users with nothing in common, each in a conversation of six turns with a session of its own; four engines."""
+    random = Random(0)
+    arrivals = []
+    for user in range(users):
+        at, prompt = random.uniform(0, 300), b""
+        for _ in range(6):
+            prompt += _text(random, 2000)  # a question and its documents
+            arrivals.append(Arrival(at, prompt, 100, f"user-{user}"))
+            prompt += _text(random, 100 * BYTES_PER_TOKEN)
+            at += random.uniform(10, 40)
+    arrivals.sort(key=lambda arrival: arrival.at)
+    named = ("least-connections", "session-affinity", "prefix-affinity")
+    return {name: run(registry.create(name), arrivals, [8000.0] * 4) for name in named}
+
+
+def expectations() -> Mapping[str, float]:
+    """What expected-latency says of one request in four situations: seconds."""
+    situations = ("idle", "idle, holds 6,144 tokens of it", "holds as much, 20,000 tokens ahead", "idle, weight 1.6")
+    pool = EndpointPool(
+        [EndpointSpec(name, "http://e", 1.6 if "1.6" in name else 1.0, models={MODEL: MODEL}) for name in situations]
+    )
+    for endpoint in pool:
+        endpoint.health.probe_passed()
+    scheduler = Scheduler(pool, registry.create("expected-latency"))
+    prompt = Random(0).randbytes(16_384).hex().encode()
+    for endpoint in pool:
+        if "holds" in endpoint.name:
+            others = [each for each in pool if each is not endpoint]
+            _draining(pool, others, True)
+            seen = _request(scheduler, Arrival(0.0, prompt[: 6144 * BYTES_PER_TOKEN], 0), 0)
+            charge = scheduler.book(seen, scheduler.schedule(seen, 0.0), 0.0)
+            scheduler.settle(charge, TerminationCause.COMPLETED, 0.0)
+            _draining(pool, others, False)
+        if "ahead" in endpoint.name:
+            ahead = InferenceRequest("ahead", Kind.CHAT, MODEL, True, 20_000, 200)
+            scheduler.ledger.book(ahead, endpoint, 3600.0)
+            endpoint.load.recent_tokens = 0.0
+    asked = _request(scheduler, Arrival(0.0, prompt, 0), 1)
+    asked.expected_output_tokens = 100
+    decision = scheduler.schedule(asked, 3600.0)
+    return {each.name: cost for each, cost in zip(decision.candidates.endpoints, decision.costs, strict=True)}
+
+
+def _draining(pool: EndpointPool, endpoints: Iterable[Endpoint], draining: bool) -> None:
+    for endpoint in endpoints:
+        pool.set_draining(endpoint, draining)
+
+
+def slow_engine(*policies: str) -> Mapping[str, Outcome]:
     """Four engines, one of a third of the others' speed that nobody told the gateway of; 80 % of what they can do."""
     rates = [3000.0, 3000.0, 3000.0, 1000.0]
     tokens = 600
     arrivals = list(_poisson(0.8 * sum(rates) / tokens, 1200, lambda random: Arrival(0.0, _text(random, 1600), 200)))
-    return {name: run(registry.create(name), arrivals, rates) for name in ("round-robin", "least-connections")}
+    return {name: run(registry.create(name), arrivals, rates) for name in policies}
 
 
 def mixed_sizes() -> Mapping[str, Outcome]:
@@ -179,7 +283,8 @@ def shared_prompt(users: int = 1000) -> Mapping[str, Outcome]:
             prompt += _text(random, output * BYTES_PER_TOKEN)
             at += random.uniform(10, 40)
     arrivals.sort(key=lambda arrival: arrival.at)
-    routers = {name: registry.create(name) for name in registry.BUILT_IN}
+    named = ("round-robin", "least-connections", "token-aware", "prefix-affinity", "expected-latency")
+    routers = {name: registry.create(name) for name in named}
     return {
         name: run(router, arrivals, [4000.0] * 4)
         for name, router in {"longest match alone": LongestMatch(), **routers}.items()

@@ -25,7 +25,6 @@ from llmgate.gateway.proxy import Destination, Proxy
 from llmgate.gateway.server import Server, bind
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
-from llmgate.routing import registry
 from llmgate.telemetry.metrics import Metrics
 from llmgate.tokens import TokenCounter, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
@@ -47,11 +46,15 @@ class Gateway:
         self.pool = EndpointPool(
             [_spec(endpoint) for endpoint in config.endpoints],
             aliases={alias: model.name for model in config.models for alias in model.aliases},
-            health=HealthPolicy(config.health.rise, config.health.fall, config.health.strikes, config.health.eject),
+            health=HealthPolicy(
+                config.health.rise,
+                config.health.fall,
+                config.health.strikes,
+                config.health.eject,
+                config.health.slow_start,
+            ),
         )
-        self.scheduler = Scheduler(
-            self.pool, registry.create(config.router.policy, config.router.options), seed=time.time_ns()
-        )
+        self.scheduler = Scheduler(self.pool, config.router.create(), seed=time.time_ns())
         self._destinations = {endpoint.name: _destination(config, endpoint) for endpoint in config.endpoints}
         self.metrics = Metrics(self.pool, clock)
         self._tokenizers = _load_tokenizers(config)
@@ -168,10 +171,11 @@ class Gateway:
 def _spec(endpoint: EndpointConfig) -> EndpointSpec:
     weight = endpoint.weight
     if weight is None:
-        weight = 1.0 if endpoint.gpu is None else prior_weight(endpoint.gpu)
+        count = len(endpoint.gpus or ()) or 1
+        weight = float(count) if endpoint.gpu is None else prior_weight(endpoint.gpu, count)
         if weight is None:
             logger.warning("%s: no weight is known for the GPU %r; it counts as 1.0", endpoint.name, endpoint.gpu)
-            weight = 1.0
+            weight = float(count)
     models = endpoint.models
     return EndpointSpec(
         name=endpoint.name,

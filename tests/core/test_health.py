@@ -71,7 +71,7 @@ class HealthMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_trial_is_open_as_long_as_its_own_request(self) -> None:
-        assert self.health.trial_open == (self.health.state is State.HALF_OPEN and self.health._entered in self.trials)
+        assert self.health.trial_open == (self.health.state is State.HALF_OPEN and self.health.entered in self.trials)
 
     @invariant()
     def every_change_of_availability_was_announced(self) -> None:

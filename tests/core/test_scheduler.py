@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
 from llmgate.core.estimate import byte_classes
@@ -197,6 +199,24 @@ def test_a_match_looked_up_at_intake_is_used_once() -> None:
     assert set(held.values()) == {0}
 
 
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=70), st.data())
+def test_what_each_endpoint_holds_is_its_own_longest_match(depths: list[int], data: st.DataObject) -> None:
+    router = Fixed()
+    router.needs_prefix = True
+    scheduler = Scheduler(pool(len(depths)), router)
+    keys = tuple(range(1, 7))
+    for each, depth in zip(scheduler.pool, depths, strict=True):
+        others = [other for other in scheduler.pool if other is not each]
+        if depth:
+            asked = request(64 * depth, prefix=keys[:depth], size=256 * depth)
+            scheduler.book(asked, scheduler.schedule(asked, 0.0, others), 0.0)
+    left_out = data.draw(st.sets(st.sampled_from(list(scheduler.pool)), max_size=len(depths) - 1))
+    decision = scheduler.schedule(request(64 * 6, prefix=keys, size=256 * 6), 0.0, left_out)
+    held = {each.name: 64 * depth for each, depth in zip(scheduler.pool, depths, strict=True)}
+    for each, cached in zip(decision.candidates.endpoints, decision.candidates.cached_tokens, strict=True):
+        assert cached == held[each.name]
+
+
 def test_the_output_expectation_is_learnt_from_completed_answers_only() -> None:
     scheduler = Scheduler(pool(1), Fixed())
     assert scheduler.expect_output("m", Kind.CHAT, None) == 1024
@@ -248,6 +268,65 @@ def test_a_removed_endpoint_is_forgotten_everywhere() -> None:
     assert scheduler.schedule(asked, 0.0).candidates.cached_tokens == [0]
     assert scheduler.settle(charge, TerminationCause.COMPLETED, 1.0), "its open charge still settles"
     assert scheduler.ledger.open_charges == 0
+
+
+class Listening(Fixed):
+    """Writes down what it hears of ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[str, str, Usage | None, float, float]] = []
+
+    def finished(
+        self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+    ) -> None:
+        self.heard.append((request.id, endpoint.name, usage, seconds, now))
+
+
+@pytest.mark.parametrize(
+    ("cause", "verdict", "hears"),
+    [
+        (TerminationCause.COMPLETED, Verdict.GOOD, True),
+        (TerminationCause.COMPLETED, Verdict.NEUTRAL, False),  # a 4xx: it comes fast and says nothing
+        (TerminationCause.CLIENT_GONE, Verdict.NEUTRAL, False),
+        (TerminationCause.UPSTREAM_ERROR, Verdict.BAD, False),
+        (TerminationCause.REFUSED, Verdict.NEUTRAL, False),
+    ],
+)
+def test_the_router_hears_of_whole_good_answers_once(cause: TerminationCause, verdict: Verdict, hears: bool) -> None:
+    router = Listening()
+    scheduler = Scheduler(pool(1), router)
+    asked, usage = request(), Usage(1, 2)
+    charge = scheduler.book(asked, scheduler.schedule(asked, 1.0), 1.0)
+    for now in (3.5, 9.0):
+        scheduler.settle(charge, cause, now, verdict=verdict, usage=usage)
+    assert router.heard == ([(asked.id, "e0", usage, 2.5, 3.5)] if hears else [])
+
+
+def test_another_router_may_take_over() -> None:
+    scheduler = Scheduler(pool(2), Fixed(e0=1.0))
+    assert serve(scheduler, request()) == "e1"
+    router = Listening()
+    scheduler.router = router
+    router.costs = {"e1": 1.0}
+    assert serve(scheduler, request()) == "e0"
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    scheduler.settle(charge, TerminationCause.COMPLETED, 1.0, verdict=Verdict.GOOD)
+    assert len(router.heard) == 1
+
+
+def test_a_router_draws_from_the_schedulers_seed() -> None:
+    class Drawing(Fixed):
+        def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+            return [self.random.random() for _ in candidates.endpoints]
+
+    def run(seed: int) -> list[str]:
+        scheduler = Scheduler(pool(4), Drawing(), seed=seed)
+        return [serve(scheduler, request()) for _ in range(50)]
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
 
 
 def test_decisions_are_kept_bounded() -> None:

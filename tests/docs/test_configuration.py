@@ -63,8 +63,8 @@ def test_every_default_is_right(key: str, default: Any, required: bool) -> None:
 
 
 def test_the_weights_of_gpus_are_right() -> None:
-    (names,) = re.findall(r"^\| GPU \|(.*)\|$", read("docs/configuration.md"), re.MULTILINE)
-    (weights,) = re.findall(r"^\| weight \|(.*)\|$", read("docs/configuration.md"), re.MULTILINE)
+    names = "|".join(re.findall(r"^\| GPU \|(.*)\|$", read("docs/configuration.md"), re.MULTILINE))
+    weights = "|".join(re.findall(r"^\| weight \|(.*)\|$", read("docs/configuration.md"), re.MULTILINE))
     table = dict(zip(names.lower().replace(" ", "").split("|"), map(float, weights.split("|")), strict=True))
     assert table == PRIORS
 

@@ -19,7 +19,16 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for pair in LINK.findall(page.read_text()):
         target = pair[0] or pair[1]
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+            file, _, section = target.partition("#")
+            linked = page.parent / file if file else page
+            assert linked.exists(), f"{page.relative_to(ROOT)}: {target}"
+            assert not section or section in sections(linked), f"{page.relative_to(ROOT)}: {target}"
+
+
+def sections(page: Path) -> set[str]:
+    """The anchors of its headings, as they are made where the pages are shown."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_every_page_is_in_the_list() -> None:

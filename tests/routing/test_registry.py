@@ -100,7 +100,7 @@ def test_a_configuration_may_name_a_policy_of_another_package(install: Install) 
     [
         ("prefix-afinity", "there is no policy 'prefix-afinity'; did you mean prefix-affinity"),
         ("tokenaware", "did you mean token-aware"),
-        ("zzz", "there are: round-robin, least-connections, token-aware, prefix-affinity"),
+        ("zzz", "there are: round-robin, random, least-connections, power-of-two"),
     ],
 )
 def test_an_unknown_policy_is_refused_with_the_names_that_are_near(name: str, says: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from llmgate.core.health import State
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest
+from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest, Usage
 from llmgate.testing import check_router
 
 
@@ -65,7 +65,7 @@ CHANGES: dict[str, Callable[[Any, Any], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("when", ["score", "booked"])
+@pytest.mark.parametrize("when", ["score", "booked", "finished"])
 def test_a_router_that_changes_what_it_is_given_is_found_out(when: str, change: Callable[[Any, Any], None]) -> None:
     class Meddler(Good):
         def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
@@ -76,6 +76,12 @@ def test_a_router_that_changes_what_it_is_given_is_found_out(when: str, change: 
 
         def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
             if when == "booked":
+                change(request, endpoint)
+
+        def finished(
+            self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+        ) -> None:
+            if when == "finished":
                 change(request, endpoint)
 
     with pytest.raises(AssertionError, match=rf"{when}\(\) changed what it was given"):
@@ -99,8 +105,13 @@ class ByPosition(Good):
 
 @dataclass
 class ByChance(Good):
-    random: Random = field(default_factory=Random)
+    dice: Random = field(default_factory=Random)
 
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        return [self.dice.random() for _ in candidates.endpoints]
+
+
+class ByOurChance(Good):
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         return [self.random.random() for _ in candidates.endpoints]
 
@@ -119,5 +130,6 @@ def test_each_rule_that_is_broken_is_named(router: Callable[[], Router], says: s
         check_router(router)
 
 
-def test_a_router_that_keeps_the_rules_passes() -> None:
-    check_router(Good)
+@pytest.mark.parametrize("router", [Good, ByOurChance])
+def test_a_router_that_keeps_the_rules_passes(router: Callable[[], Router]) -> None:
+    check_router(router)

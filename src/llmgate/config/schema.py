@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from llmgate.routing import registry
+from llmgate.core.protocols import Router
+from llmgate.routing import profile, registry
 
 Engine = Literal["vllm", "sglang", "tgi", "trtllm", "llamacpp", "openai"]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one
@@ -145,14 +146,67 @@ class EndpointConfig(Section):
         return values
 
 
-class RouterConfig(Section):
-    policy: str = registry.DEFAULT
+def _part(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class FilterConfig(Section):
+    type: str
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _creatable(self) -> RouterConfig:
-        registry.create(self.policy, self.options)
+    def _creatable(self) -> FilterConfig:
+        registry.FILTERS.create(self.type, self.options)
         return self
+
+
+class ScorerConfig(Section):
+    type: str
+    weight: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _creatable(self) -> ScorerConfig:
+        registry.SCORERS.create(self.type, self.options)
+        return self
+
+
+class RouterConfig(Section):
+    """A policy by its name, or one composed of filters, scorers and a picker: then its name is `profile`."""
+
+    policy: str = registry.DEFAULT
+    options: dict[str, Any] = Field(default_factory=dict)
+    filters: list[Annotated[FilterConfig, BeforeValidator(_part)]] = Field(default_factory=list)
+    scorers: list[Annotated[ScorerConfig, BeforeValidator(_part)]] = Field(default_factory=list)
+    picker: str = registry.DEFAULT_PICKER
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        composed = isinstance(values, dict) and any(values.get(key) for key in ("filters", "scorers", "picker"))
+        return {"policy": profile.NAME, **values} if composed else values
+
+    @model_validator(mode="after")
+    def _creatable(self) -> RouterConfig:
+        composed = self.filters or self.scorers or self.picker != registry.DEFAULT_PICKER
+        if composed and self.policy != profile.NAME:
+            raise ValueError(f"policy: {self.policy!r} has no filters, scorers and picker: state either it or them")
+        if self.policy == profile.NAME and not self.scorers:
+            raise ValueError("scorers: at least one is needed, as in [{type: prefix, weight: 2}, {type: load}]")
+        if self.policy == profile.NAME and self.options:
+            raise ValueError("options: belong to a policy; those of filters and scorers stand beside their type")
+        self.create()
+        return self
+
+    def create(self) -> Router:
+        """The router that this describes, without history. ValueError says what is wrong with it."""
+        if self.policy != profile.NAME:
+            return registry.create(self.policy, self.options)
+        return profile.Profile(
+            [registry.FILTERS.create(each.type, each.options) for each in self.filters],
+            [(registry.SCORERS.create(each.type, each.options), each.weight) for each in self.scorers],
+            registry.PICKERS.create(self.picker),
+        )
 
 
 class ModelConfig(Section):
@@ -180,6 +234,8 @@ class HealthConfig(Section):
     fall: int = Field(default=3, ge=1, le=100)
     strikes: int = Field(default=3, ge=1, le=1000)
     eject: Seconds = 30.0
+    slow_start: float = Field(default=30.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Until an endpoint that takes requests again has its full weight. 0: at once."""
 
 
 class ScrapeConfig(Section):

@@ -28,12 +28,16 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """Thresholds. `rise` and `fall` are HAProxy's defaults; the breaker's are the public contract's."""
+    """Thresholds. `rise` and `fall` are HAProxy's defaults; the breaker's are the public contract's.
+
+    `slow_start` is for the pool: seconds until an endpoint that takes requests again has its full weight; 0 is at once.
+    """
 
     rise: int = 2
     fall: int = 3
     strikes: int = 3
     eject_seconds: float = 30.0
+    slow_start: float = 0.0
 
 
 def _ignore() -> None:
@@ -45,12 +49,12 @@ class Health:
 
     __slots__ = (
         "_changed",
-        "_entered",
         "_failed_probes",
         "_passed_probes",
         "_policy",
         "_strikes",
         "_unreachable",
+        "entered",
         "reason",
         "state",
         "trial_open",
@@ -60,7 +64,7 @@ class Health:
     def __init__(self, policy: HealthPolicy = HealthPolicy(), changed: Callable[[], None] = _ignore) -> None:
         self._policy = policy
         self._changed = changed
-        self._entered = 0  # changes of state so far: tells one half-open time from another
+        self.entered = 0  # changes of state so far: tells one half-open time, or one time up, from another
         self._passed_probes = 0
         self._failed_probes = 0
         self._strikes = 0
@@ -105,12 +109,12 @@ class Health:
             return 0
         self.trial_open = True
         self._changed()
-        return self._entered
+        return self.entered
 
     def request_ended(self, verdict: Verdict, now: float, *, trial: int, reason: str = "") -> None:
         """Learn from one finished attempt. Requests that began before an ejection say nothing about its end, and the
         trial of an earlier half-open time says nothing about this one."""
-        if trial == self._entered and self.state is State.HALF_OPEN:
+        if trial == self.entered and self.state is State.HALF_OPEN:
             self.trial_open = False
             if verdict is Verdict.GOOD:
                 self._enter(State.UP, "")
@@ -141,7 +145,7 @@ class Health:
 
     def _enter(self, state: State, reason: str) -> None:
         self.state = state
-        self._entered += 1
+        self.entered += 1
         self.reason = reason
         self.trial_open = False
         if state is State.UP:

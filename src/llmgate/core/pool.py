@@ -9,11 +9,21 @@ from llmgate.core.health import Health, HealthPolicy, State
 from llmgate.core.types import Endpoint, EndpointSpec
 
 AGE_SECONDS = 1.0
-"""How often loads are aged. Against a time constant of a minute that is smooth."""
+"""How often loads are aged and slow starts go on. Against a time constant of a minute that is smooth."""
+
+FIRST_SHARE = 0.1
+"""Of its weight, at the beginning of a slow start: enough to be tried, and Envoy's default too."""
 
 
 class EndpointPool:
-    """Endpoints by name. The ready tuple of each model is cached and rebuilt only after a change."""
+    """Endpoints by name. The ready tuple of each model is cached and rebuilt only after a change.
+
+    Slow start: an endpoint that begins to take requests, for the first time or again (it came up, woke, was undrained,
+    passed its trial), counts for little at first and for its whole weight only after `health.slow_start` seconds. Its
+    caches are cold and nothing is in flight there, so that every policy that balances load would send it all that
+    comes. What counts is how much longer the others have been there: those that begin together are equals, and the one
+    that has been there longest among those of a model always has its whole weight.
+    """
 
     def __init__(
         self,
@@ -29,6 +39,7 @@ class EndpointPool:
         self._models: dict[str, None] | None = None
         self._aged_at = math.inf  # the first tick only starts the clock
         self._next_tick = -math.inf
+        self._serving: dict[Endpoint, tuple[int, float]] = {}  # which time up it is for each, and when that was noticed
         for spec in specs:
             self.add(spec)
 
@@ -58,6 +69,8 @@ class EndpointPool:
     def remove(self, name: str) -> Endpoint | None:
         """Forget a member. Charges on it settle on the object itself; a namesake added later starts at zero."""
         endpoint = self._endpoints.pop(name, None)
+        if endpoint is not None:
+            self._serving.pop(endpoint, None)
         self._changed()
         return endpoint
 
@@ -69,6 +82,8 @@ class EndpointPool:
 
     def set_draining(self, endpoint: Endpoint, draining: bool) -> None:
         endpoint.draining = draining
+        if draining:
+            self._serving.pop(endpoint, None)
         self._changed()
 
     # What callers ask
@@ -119,14 +134,35 @@ class EndpointPool:
         return any(self.ready(model, now) for model in self.models)
 
     def _tick(self, now: float) -> None:
-        """Time has passed: ejections end, loads fade."""
+        """Time has passed: ejections end, loads fade, slow starts go on."""
         elapsed = max(now - self._aged_at, 0.0)
         self._aged_at = now
         for endpoint in self:
             endpoint.health.tick(now)
             endpoint.load.age(elapsed)
+        if self._health.slow_start:
+            self._warm(now)
         ejections = (e.health.until for e in self if e.health.state is State.EJECTED)
         self._next_tick = min((now + AGE_SECONDS, *ejections))
+
+    def _warm(self, now: float) -> None:
+        """Give each endpoint the part of its weight that its slow start has come to."""
+        shares: dict[Endpoint, float] = {}
+        warmest: dict[str, float] = {}  # by model
+        for endpoint in self:
+            if endpoint.health.state is not State.UP or endpoint.draining:
+                continue
+            this_time, since = self._serving.get(endpoint, (0, now))
+            if this_time != endpoint.health.entered:
+                since = now
+                self._serving[endpoint] = (endpoint.health.entered, now)
+            share = shares[endpoint] = min(max((now - since) / self._health.slow_start, FIRST_SHARE), 1.0)
+            for model in endpoint.models:
+                warmest[model] = max(warmest.get(model, 0.0), share)
+        for endpoint in self:  # one that is half open takes one request, whatever its weight
+            share = shares.get(endpoint, FIRST_SHARE)
+            most = max((warmest.get(model, share) for model in endpoint.models), default=share)
+            endpoint.weight = endpoint.spec.weight * share / most
 
     def _changed(self) -> None:
         self._ready.clear()

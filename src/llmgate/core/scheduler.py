@@ -65,14 +65,25 @@ class Scheduler:
         keep_decisions: int = 256,
     ) -> None:
         self.pool = pool
-        self.router = router
         self.ledger = Ledger()
         self.decisions: deque[Decision] = deque(maxlen=keep_decisions)
         self._random = Random(seed)
+        self.router = router
         self._prefixes = PrefixIndex(prefix_capacity)
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
         self._knowledge: dict[str, ModelKnowledge] = {}
+
+    @property
+    def router(self) -> Router:
+        """The policy. Another one may be put in its place at any time; it starts without history."""
+        return self._router
+
+    @router.setter
+    def router(self, router: Router) -> None:
+        router.random = self._random
+        self._router = router
+        self._hears_ends = type(router).finished is not Router.finished
 
     # What is known before a request is made: its prompt's classes and holders, its model's estimators
 
@@ -117,7 +128,7 @@ class Scheduler:
         if not endpoints:
             raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
         candidates = Candidates(endpoints, self._cached_tokens(request, endpoints), now)
-        costs = self.router.score(request, candidates)
+        costs = self._router.score(request, candidates)
         chosen, tied = self._pick(endpoints, costs)
         decision = Decision(
             request.id,
@@ -141,7 +152,7 @@ class Scheduler:
         try:
             if request.prefix:
                 self._prefixes.record(request.prefix, endpoint.slot)
-            self.router.booked(request, endpoint, now)
+            self._router.booked(request, endpoint, now)
         except BaseException:  # a third party's router: nobody holds the charge yet
             self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
             raise
@@ -177,6 +188,8 @@ class Scheduler:
         charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
+        if self._hears_ends and verdict is Verdict.GOOD and cause is TerminationCause.COMPLETED:
+            self._router.finished(charge.request, charge.endpoint, usage, now - charge.booked_at, now)
         return True
 
     def remove(self, name: str) -> Endpoint | None:
@@ -184,7 +197,7 @@ class Scheduler:
         endpoint = self.pool.remove(name)
         if endpoint is not None:
             self._prefixes.forget(endpoint.slot)
-            self.router.removed(endpoint)
+            self._router.removed(endpoint)
         return endpoint
 
     def _learn(self, request: InferenceRequest, usage: Usage) -> None:
@@ -199,26 +212,32 @@ class Scheduler:
         holders, request.holders = request.holders, None  # used once: it gets out of date
         if holders is None:
             holders = self._prefixes.holders(request.prefix)
-        cached = [0] * len(endpoints)
         if not holders:
-            return cached
+            return [0] * len(endpoints)
         per_byte = request.prompt_tokens / request.prompt_bytes
         everybody = len(self.pool)
-        for blocks, mask in holders:
+        least = 0  # what all of them hold
+        matches: dict[int, int] = {}  # tokens by the slot of those that hold more
+        deeper = 0
+        for blocks, mask in reversed(holders):
             tokens = int(block_end(blocks) * per_byte)
             if mask.bit_count() == everybody:
-                cached = [tokens] * len(endpoints)
-            else:
-                cached = [
-                    tokens if mask >> endpoint.slot & 1 else before
-                    for endpoint, before in zip(endpoints, cached, strict=True)
-                ]
-        return cached
+                least = tokens
+                break
+            bits = bin(mask & ~deeper)[:1:-1]  # whose longest match this is; text, as wide integers are slow
+            deeper = mask
+            slot = bits.find("1")
+            while slot >= 0:
+                matches[slot] = tokens
+                slot = bits.find("1", slot + 1)
+        if not matches:
+            return [least] * len(endpoints)
+        return [matches.get(endpoint.slot, least) for endpoint in endpoints]
 
     def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:
         """Index of the choice, and how many candidates were tied at the lowest cost."""
         best = min(costs)
-        margin = self.router.tie_margin
+        margin = self._router.tie_margin
         if not margin and costs.count(best) == 1:
             return costs.index(best), 1
         limit = best + abs(best) * margin if margin else best

@@ -71,6 +71,7 @@ class InferenceRequest:
     prefix: Sequence[int] = ()  # chain keys of the prompt's leading blocks, see core/prefix.py
     holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
+    session: str | None = None  # what the client calls its conversation; only if the router asked for it
 
     @property
     def tokens(self) -> int:
@@ -150,7 +151,8 @@ class EndpointSpec:
 class Endpoint:
     """One engine, alive: its specification plus what is known of it now. Policies read it and change nothing.
 
-    `slot` is a small integer, unique among the pool's members, for bit masks and aligned arrays.
+    `slot` is a small integer, unique among the pool's members, for bit masks and aligned arrays. `weight` is what it
+    counts for now: the specification's, less while it starts slowly (core/pool.py).
     """
 
     spec: EndpointSpec

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest
+from llmgate.core.types import InferenceRequest
+from llmgate.routing.limits import saturated
 
 OUT_OF_BOUND = 1e12
 """Added to the cost of an endpoint whose load is out of bound; far above any token count."""
@@ -52,7 +53,7 @@ class PrefixAffinity(Router):
         full = [
             index
             for index, endpoint in enumerate(endpoints)
-            if endpoint.metrics is not None and self._saturated(endpoint, endpoint.metrics, request, now)
+            if endpoint.metrics is not None and saturated(endpoint, self.capacity_share, request, now)
         ]
         if len(full) == len(endpoints):
             full = []  # nowhere is room: then the cached tokens are all that can be saved
@@ -82,10 +83,3 @@ class PrefixAffinity(Router):
         if loads.count(least) == 1:
             return least, cached[loads.index(least)]
         return least, max(held for load, held in zip(loads, cached, strict=True) if load == least)
-
-    def _saturated(self, endpoint: Endpoint, metrics: EndpointMetrics, request: InferenceRequest, now: float) -> bool:
-        usage, capacity = metrics.kv_usage, metrics.kv_capacity_tokens
-        if usage is not None and usage > self.capacity_share and metrics.fresh(now):
-            return True
-        # the capacity is a fact of the engine's start: it does not go stale
-        return capacity is not None and endpoint.load.kv_tokens + request.tokens > self.capacity_share * capacity

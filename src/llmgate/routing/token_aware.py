@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import Endpoint, InferenceRequest
-
-LAST_RESORT = 1e12
-"""Added to the cost of an endpoint that should be used only when all are like it; far above any token count."""
+from llmgate.core.types import InferenceRequest
+from llmgate.routing.limits import LAST_RESORT, kv_full
 
 
 @dataclass
@@ -30,18 +28,9 @@ class TokenAware(Router):
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         own, now = request.tokens, candidates.now
-        full = [self._full(endpoint, now) for endpoint in candidates.endpoints]
+        full = [kv_full(endpoint, self.kv_limit, now) for endpoint in candidates.endpoints]
         last_resort = 0.0 if all(full) else LAST_RESORT  # beside it no difference of loads would count
         return [
             (endpoint.load.tokens + own) / endpoint.weight + last_resort * is_full
             for endpoint, is_full in zip(candidates.endpoints, full, strict=True)
         ]
-
-    def _full(self, endpoint: Endpoint, now: float) -> bool:
-        metrics = endpoint.metrics
-        return (
-            metrics is not None
-            and metrics.kv_usage is not None
-            and metrics.kv_usage > self.kv_limit
-            and metrics.fresh(now)
-        )

@@ -8,7 +8,7 @@ from random import Random
 
 from llmgate.core.health import Health
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec, InferenceRequest, Kind
+from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec, InferenceRequest, Kind, Usage
 
 ROUNDS = 200
 
@@ -17,10 +17,12 @@ def check_router(make: Callable[[], Router], *, seed: int = 0) -> None:
     """Put routers made by `make` through random situations; AssertionError says which rule was broken.
 
     The rules: one finite cost for each candidate, from 1 endpoint to 64, with and without metrics; the same history
-    gives the same costs; the order of the candidates does not matter; nothing that it was given is changed; an
-    endpoint may leave at any time.
+    and the same draws from its `random` give the same costs; where it does not draw, the order of the candidates does
+    not matter; nothing that it was given is changed; an endpoint may leave at any time.
     """
-    router, twin, mirrored = make(), make(), make()
+    routers = router, twin, mirrored = make(), make(), make()
+    for each in routers:
+        each.random = Random(seed)  # as the scheduler does
     random = Random(seed)
     endpoints = [_endpoint(slot, random) for slot in range(64)]
     now = 0.0
@@ -37,13 +39,21 @@ def check_router(make: Callable[[], Router], *, seed: int = 0) -> None:
         assert [_contents(each) for each in (request, *chosen)] == before, "score() changed what it was given"
         assert list(twin.score(request, candidates)) == list(costs), "the same history gave other costs"
         backwards = Candidates(tuple(reversed(chosen)), tuple(reversed(cached)), now)
-        assert _close(mirrored.score(request, backwards), list(reversed(costs))), "the order of candidates matters"
+        draws = mirrored.random.getstate()
+        mirror = list(reversed(mirrored.score(request, backwards)))
+        drew = mirrored.random.getstate() != draws
+        assert drew or _close(mirror, costs), "the order of candidates matters"
         winner = min(zip(costs, chosen, strict=True), key=lambda pair: (pair[0], pair[1].slot))[1]
-        for each in (router, twin, mirrored):
+        for each in routers:
             each.booked(request, winner, now)
         assert [_contents(each) for each in (request, *chosen)] == before, "booked() changed what it was given"
+        seconds = random.expovariate(0.2)
+        usage = random.choice([None, Usage(request.prompt_tokens, random.randrange(2000))])
+        for each in routers:
+            each.finished(request, winner, usage, seconds, now)
+        assert [_contents(each) for each in (request, *chosen)] == before, "finished() changed what it was given"
         if random.random() < 0.05:
-            for each in (router, twin, mirrored):
+            for each in routers:
                 each.removed(winner)
 
 
@@ -87,4 +97,5 @@ def _request(number: int, random: Random) -> InferenceRequest:
         stream=random.random() < 0.5,
         prompt_tokens=random.randrange(1, 20_000),
         expected_output_tokens=random.randrange(0, 2000),
+        session=random.choice([None, f"session-{random.randrange(20)}"]),
     )
