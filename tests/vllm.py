@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.processes import free_ports
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "vllm"
 WANTED = "LLMGATE_TEST_VLLM" in os.environ
@@ -71,18 +72,10 @@ def start_vllm(count: int) -> Iterator[list[VllmServer]]:
     """So many servers on free ports, ready; they load side by side."""
     with contextlib.ExitStack() as stack:
         servers = []
-        for port in _free_ports(count):
+        for port in free_ports(count):
             server = VllmServer(port)
             stack.callback(server.stop)
             servers.append(server)
         for server in servers:
             server.wait_ready()
         yield servers
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
