@@ -68,6 +68,13 @@ async def test_models_are_served_under_the_names_that_the_engine_lists() -> None
             "it is not an LLM server: /v1/models answered with something that is not a list of models",
         ),
         (models(), "/v1/models lists no models"),
+        (page(b" \n"), "it is not an LLM server: /v1/models answered with an empty page"),
+        (models(*map(str, range(10_001))), "/v1/models lists 10001 models, more than 10000"),
+        (page(b'{"data": [{"id": 7}, 3, null]}'), "/v1/models lists no models"),
+        (
+            page(b'{"data": {"id": "m"}}', content_type="application/json"),
+            "it is not an LLM server: /v1/models answered with application/json that is not a list of models",
+        ),
         (page(status=401), "/v1/models answered 401; check its api_key"),
         (page(status=503), "/v1/models answered 503"),
         (REFUSED, "/v1/models: connection refused"),

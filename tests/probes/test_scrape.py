@@ -114,7 +114,7 @@ async def test_a_page_without_the_gauges_makes_load_unknown_not_zero(
 async def test_the_capacity_of_llama_cpp_is_asked_once_per_start() -> None:
     case = Case("llamacpp", llamacpp())
     await case.scrapes(5)
-    assert case.endpoint.metrics == EndpointMetrics(1004.0, 2, 4, None, 4096)
+    assert case.endpoint.metrics == EndpointMetrics(1004.0, 2, 4, None, 4096, max_running=2)
     assert case.asked("/props") == 1
     case.probe.times_learnt += 1
     await case.scrapes(5)
@@ -163,8 +163,26 @@ async def test_sglang_without_metrics_still_tells_its_load() -> None:
     loads = "/v1/loads?include=core&format=prometheus"
     case = Case("sglang", {loads: page(recorded("reconstructed/sglang-loads.txt"))})
     await case.scrapes(3)
-    assert case.endpoint.metrics == EndpointMetrics(1002.0, 8, 1, 0.4, 200_000)
-    assert (case.asked("/metrics"), case.asked(loads)) == (1, 3)
+    assert case.endpoint.metrics == EndpointMetrics(1002.0, 8, 1, 0.4, 200_000, max_running=96)
+    assert (case.asked("/metrics"), case.asked(loads), case.asked("/get_server_info")) == (1, 3, 0)
+
+
+async def test_what_the_metrics_of_sglang_leave_open_its_server_info_tells() -> None:
+    info = page(recorded("reconstructed/sglang-server-info.json"))
+    metrics = page(recorded("reconstructed/sglang-dp2-priority.txt"))
+    case = Case("sglang", {"/metrics": metrics, "/get_server_info": info})
+    await case.scrapes(3)
+    assert case.endpoint.metrics == EndpointMetrics(1002.0, 11, 3, 0.91, 800_000, max_running=512), "metrics come first"
+    assert case.asked("/get_server_info") == 1
+
+
+async def test_a_page_with_too_many_series_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
+    case = Case("vllm", {**vllm(), "/metrics": page(b"vllm:num_requests_running 1\n" * 5000)})
+    await case.scrapes(3)
+    assert case.endpoint.metrics is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "a: its metrics cannot be read: the page has more than 4096 lines that count"
+    ]
 
 
 async def test_an_engine_of_unknown_make_or_one_that_is_down_is_not_asked() -> None:

@@ -30,6 +30,16 @@ def locked() -> dict[str, set[str]]:
     return versions
 
 
+def packages(text: str) -> dict[tuple[str, str], frozenset[str]]:
+    """Hashes by name and version, of any lock."""
+    parts = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    return {
+        (canonicalize_name(name), version): frozenset(re.findall("--hash=(sha256:[0-9a-f]{64})", part))
+        for part in parts
+        for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", part)
+    }
+
+
 @pytest.mark.parametrize("line", DECLARED)
 def test_what_the_project_declares_is_locked_at_a_version_that_it_allows(line: str) -> None:
     requirement = Requirement(line)

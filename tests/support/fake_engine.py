@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from llmgate.testing.fake_upstream import (
@@ -54,9 +56,15 @@ class FakeEngine(FakeUpstream):
     """`behaviour` is for inference requests: None (the test answers), a script for each, or a handler."""
 
     def __init__(
-        self, behaviour: Script | Handler | None = None, *, models: Sequence[str] = ("m",), port: int = 0
+        self,
+        behaviour: Script | Handler | None = None,
+        *,
+        models: Sequence[str] = ("m",),
+        port: int = 0,
+        unix: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(self._handle, port=port, patience=PATIENCE)
+        super().__init__(self._handle, port=port, unix=unix, tls=tls, patience=PATIENCE)
         self.models = models
         self.healthy = True
         self.asked: list[ReceivedRequest] = []  # inference requests

@@ -7,6 +7,12 @@ import pytest
 from llmgate.config.schema import Engine
 from llmgate.wire.engines import (
     ENGINES,
+    MAX_JSON_BYTES,
+    MAX_MODELS,
+    MAX_NAME,
+    STREAM_ERROR,
+    Facts,
+    TooManyModels,
     engine_of_info,
     engine_of_loads,
     engine_of_metrics,
@@ -14,7 +20,9 @@ from llmgate.wire.engines import (
     engine_of_server,
     parse_models,
     parse_props,
+    parse_sglang_info,
     parse_tgi_info,
+    stream_refusal,
 )
 from tests.wire.engine_pages import recorded
 
@@ -99,12 +107,13 @@ def test_anything_else_is_no_model_list_and_no_clue(body: bytes) -> None:
     assert parse_models(body) is None
     assert engine_of_info(body) is None
     assert engine_of_loads(body) is None
-    assert parse_props(body) is None
-    assert parse_tgi_info(body) is None
+    for kind in ENGINES.values():
+        if kind.facts_page is not None:
+            assert kind.facts_page[1](body) == Facts()
 
 
 def test_llama_cpp_states_its_capacity_per_slot() -> None:
-    assert parse_props(recorded("llamacpp-2026.10/props.json")) == 2 * 2048
+    assert parse_props(recorded("llamacpp-2026.10/props.json")) == Facts(2 * 2048, 2)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +127,68 @@ def test_llama_cpp_states_its_capacity_per_slot() -> None:
     ],
 )
 def test_a_capacity_that_is_not_stated_is_unknown(body: bytes) -> None:
-    assert parse_props(body) is None
+    assert parse_props(body).kv_capacity_tokens is None
 
 
 def test_only_old_tgi_states_its_capacity() -> None:
-    assert parse_tgi_info(b'{"max_batch_total_tokens": 16000}') == 16000
-    assert parse_tgi_info(recorded("reconstructed/tgi-info.json")) is None
+    assert parse_tgi_info(b'{"max_batch_total_tokens": 16000, "max_batch_size": 32}') == Facts(16000, 32)
+    assert parse_tgi_info(b'{"max_batch_size": null}') == Facts()
+    assert parse_tgi_info(recorded("reconstructed/tgi-info.json")) == Facts()
+
+
+def test_sglang_states_what_one_rank_holds_and_runs() -> None:
+    assert parse_sglang_info(recorded("reconstructed/sglang-server-info.json")) == Facts(2 * 441_237, 2 * 256)
+    assert parse_sglang_info(b'{"max_total_num_tokens": 1000, "max_running_requests": null}') == Facts(1000)
+    assert parse_sglang_info(b'{"max_total_num_tokens": 1000, "dp_size": "x"}') == Facts()
+
+
+def test_what_does_not_change_is_completed_by_what_was_known() -> None:
+    assert Facts(1, None).or_else(Facts(2, 3)) == Facts(1, 3)
+    assert not Facts(1, None).complete
+    assert Facts(1, 3).complete
+
+
+def test_pages_and_lists_beyond_reason_are_refused_at_once() -> None:
+    card = b'{"id": "m%d"}'
+    few = b'{"data": [%b]}' % b",".join(card % number for number in range(MAX_MODELS))
+    listed = parse_models(few)
+    assert listed is not None
+    assert len(listed.ids) == MAX_MODELS
+    many = b'{"data": [%b]}' % b",".join(card % number for number in range(MAX_MODELS + 1))
+    with pytest.raises(TooManyModels, match=r"^lists 10001 models, more than 10000$"):
+        parse_models(many)
+    assert engine_of_models(many) is None
+    assert parse_tgi_info(b'{"max_batch_total_tokens": 16000, "x": "%b"}' % (b"x" * MAX_JSON_BYTES)) == Facts()
+
+
+def test_a_name_as_long_as_a_page_is_no_name() -> None:
+    listed = parse_models(b'{"data": [{"id": "%b"}, {"id": "%b"}]}' % (b"x" * MAX_NAME, b"y" * (MAX_NAME + 1)))
+    assert listed is not None
+    assert [len(name) for name in listed.ids] == [MAX_NAME]
+
+
+def test_only_llama_cpp_works_on_for_clients_that_have_left() -> None:
+    assert [name for name, kind in ENGINES.items() if kind.ignores_disconnects] == ["llamacpp"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "status"),
+    [
+        (recorded("reconstructed/sglang-queue-full.sse"), 503),
+        (b'data: {"error": {"message": "full", "type": "x", "code": 429}}\n\ndata: [DONE]\n\n', 429),
+        (b'data:{"error":"full","code":"503"}\r\n\r\n', 503),
+        (b'data: {"error": {"message": "no", "code": 400}}\n\n', 400),
+        (b'data: {"error": {"message": "no", "code": "context_length_exceeded"}}\n\n', None),
+        (b'data: {"error": {"message": "no", "code": true}}\n\n', None),
+        (b'data: {"error": {"message": "no", "code": 7}}\n\n', None),
+        (b'data: {"error": null, "code": 200}\n\n', None),
+        (b'data: {"error": {"message": "cut', None),
+        (b'data: {"error": []}\n\n', None),
+        (b'data: {"error" ]}\n\n', None),
+        (b'data: {"id": "x", "choices": []}\n\n', None),
+        (b"", None),
+    ],
+)
+def test_a_stream_that_is_a_refusal_tells_its_status(begin: bytes, status: int | None) -> None:
+    assert stream_refusal(begin) == status
+    assert status is None or begin.startswith(STREAM_ERROR)

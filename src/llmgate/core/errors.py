@@ -163,6 +163,16 @@ class Truncated(UpstreamError):
     code = "truncated"
 
 
+class StreamRefused(UpstreamError):
+    """A stream that consists of an error from its first event on, because the engine is full."""
+
+    status = 503
+    code = "engine_full"
+    retry_after = 1
+    verdict = Verdict.NEUTRAL
+    cause = TerminationCause.REFUSED
+
+
 class IdleTimeout(UpstreamError):
     """The answer had begun and then nothing came for too long."""
 

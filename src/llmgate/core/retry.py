@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from llmgate.core.errors import ConnectionLost, UpstreamError
 
-RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
-BUSY_STATUSES = frozenset({429, 503})
+RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504, 529})
+BUSY_STATUSES = frozenset({429, 503, 529})  # the last: "site is overloaded", of Dynamo and some hosted APIs
 """The engine is full, not broken: another endpoint may have room, and its health is not in question."""
 
 

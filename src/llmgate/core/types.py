@@ -94,6 +94,7 @@ class EndpointMetrics:
     kv_capacity_tokens: int | None = None
     asleep: bool = False  # it answers, but says itself that it serves nothing
     lifetime: float = FRESH_SECONDS  # seconds
+    max_running: int | None = None  # requests that it runs at once
 
     def fresh(self, now: float) -> bool:
         """A reading older than its `lifetime` is unknown, not current."""

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-from llmgate.core.errors import InternalError, LlmgateError, NoReadyEndpoint, ShuttingDown, UpstreamError
+from llmgate.core.errors import (
+    InternalError,
+    LlmgateError,
+    NoReadyEndpoint,
+    ShuttingDown,
+    StreamRefused,
+    UpstreamError,
+)
 from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, RetryPolicy, may_try_next
 from llmgate.core.scheduler import Scheduler
@@ -23,6 +30,7 @@ from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.intake import Intake
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
+from llmgate.wire.engines import STREAM_ERROR, stream_refusal
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
 from llmgate.wire.openai import Body, error_event, replace_model
 from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
@@ -165,6 +173,8 @@ class Proxy:
             return True
         except UpstreamError as error:
             cause, verdict, reason = error.cause, error.verdict, error.message
+            if cause is TerminationCause.REFUSED:
+                busy_for = BUSY_SECONDS[0]
             if exchange.begun or not self._may_go_on(exchange, error):
                 raise
             exchange.failure = error
@@ -217,6 +227,8 @@ class Proxy:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
         client = exchange.client
         chunk = await response.read()
+        if chunk.startswith(STREAM_ERROR) and stream_refusal(chunk) in BUSY_STATUSES:
+            raise StreamRefused("The engine is full.")
         own = [
             (b"x-request-id", exchange.id_bytes),
             (b"x-llmgate-endpoint", charge.endpoint.name.encode()),

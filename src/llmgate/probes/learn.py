@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmgate.probes.page import Ask, Page, ProbeFailed, answered
-from llmgate.wire.engines import CLUES, GENERIC, engine_of_server, parse_models
+from llmgate.wire.engines import CLUES, GENERIC, TooManyModels, engine_of_server, parse_models
 
 MODELS_PATH = "/v1/models"
 
@@ -36,7 +36,10 @@ async def list_models(ask: Ask) -> Mapping[str, str]:
     page = await ask(MODELS_PATH)
     if page.status in (401, 403) or page.status >= 500:
         raise answered(MODELS_PATH, page)
-    listed = parse_models(page.body) if page.status == 200 else None
+    try:
+        listed = parse_models(page.body) if page.status == 200 else None
+    except TooManyModels as error:
+        raise ProbeFailed(f"{MODELS_PATH} {error}") from None
     if listed is None:
         raise ProbeFailed(f"it is not an LLM server: {MODELS_PATH} answered {_what(page)}")
     if not listed.ids:
@@ -47,5 +50,7 @@ async def list_models(ask: Ask) -> Mapping[str, str]:
 def _what(page: Page) -> str:
     if page.status != 200:
         return str(page.status)
+    if not page.body.strip():
+        return "with an empty page"
     kind = page.header(b"content-type").split(";")[0][:80]
     return f"with {kind if kind and kind.isprintable() else 'something'} that is not a list of models"

@@ -11,7 +11,7 @@ from llmgate.core.health import State
 from llmgate.core.types import FRESH_SECONDS, Endpoint, EndpointMetrics
 from llmgate.probes.page import MISSING, Ask, Fetch, Pace, Page, ProbeFailed, answered, asker
 from llmgate.wire.engine_metrics import PageTooLarge, parse_metrics
-from llmgate.wire.engines import ENGINES, EngineKind
+from llmgate.wire.engines import ENGINES, EngineKind, Facts
 
 DELAY_WHILE_OFF = 60.0
 """Seconds between looks at an engine whose metrics are switched off."""
@@ -49,8 +49,8 @@ class Scraper:
         self._start = self._probe.times_learnt
         self._paths: tuple[str, ...] = ENGINES[self._endpoint.engine].metrics_paths if self._endpoint.engine else ()
         self._off = False
-        self._capacity: int | None = None
-        self._capacity_asked = False
+        self._facts = Facts()
+        self._facts_asked = False
         self._logged: set[str] = set()
 
     def interval(self) -> float:
@@ -76,7 +76,7 @@ class Scraper:
             return
         if reading.running is None and reading.waiting is None and reading.kv_usage is None:
             self._log_once(logging.WARNING, f"its metrics hold none of the gauges that are known of {engine}")
-        reading = await self._with_capacity(ENGINES[engine], reading)
+        reading = await self._with_facts(ENGINES[engine], reading)
         if self._start != self._probe.times_learnt:
             return  # what was read belongs to the engine before
         self._endpoint.metrics = replace(reading, lifetime=self._lifetime)
@@ -99,20 +99,20 @@ class Scraper:
             self._paths = self._paths[1:]
         return None
 
-    async def _with_capacity(self, kind: EngineKind, reading: EndpointMetrics) -> EndpointMetrics:
-        """Capacity does not change while an engine runs: it is kept, and asked for once where metrics do not tell."""
-        if reading.kv_capacity_tokens is not None:
-            self._capacity = reading.kv_capacity_tokens
-            return reading
-        if self._capacity is None and kind.capacity_page is not None and not self._capacity_asked:
-            path, parse = kind.capacity_page
+    async def _with_facts(self, kind: EngineKind, reading: EndpointMetrics) -> EndpointMetrics:
+        """What does not change while an engine runs is kept, and asked for once where metrics do not tell."""
+        self._facts = Facts(reading.kv_capacity_tokens, reading.max_running).or_else(self._facts)
+        if kind.facts_page is not None and not self._facts_asked and not self._facts.complete:
+            path, parse = kind.facts_page
             try:
                 page = await self._ask(path)
             except ProbeFailed:
-                return reading  # asked again with the next reading
-            self._capacity_asked = True
-            self._capacity = parse(page.body) if page.status == 200 else None
-        return replace(reading, kv_capacity_tokens=self._capacity)
+                pass  # asked again with the next reading
+            else:
+                self._facts_asked = True
+                if page.status == 200:
+                    self._facts = self._facts.or_else(parse(page.body))
+        return replace(reading, kv_capacity_tokens=self._facts.kv_capacity_tokens, max_running=self._facts.max_running)
 
     def _log_once(self, level: int, what: str) -> None:
         if what not in self._logged:

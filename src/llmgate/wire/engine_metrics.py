@@ -20,8 +20,12 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 """Larger pages are refused: vLLM's has 50 kB, and grows with its ranks and models."""
 
 
+MAX_SAMPLES = 4096
+"""More lines with wanted names are refused: 64 ranks have some hundred, and each takes microseconds."""
+
+
 class PageTooLarge(ValueError):
-    """A metrics page over MAX_PAGE_BYTES bytes."""
+    """A metrics page over MAX_PAGE_BYTES bytes, or MAX_SAMPLES lines that count."""
 
 
 _Rank = tuple[bytes, bytes]
@@ -51,23 +55,28 @@ def parse_metrics(engine: str, page: bytes, at: float) -> EndpointMetrics:
         kv_usage=_worst_ratio(_first(kind.kv_usage, samples)),
         kv_capacity_tokens=next((tokens for source in kind.capacity if (tokens := _capacity(source, samples))), None),
         asleep=_asleep(kind, samples),
+        max_running=_total(_first(kind.max_running, samples)) or None,
     )
 
 
 def _wanted(kind: EngineKind) -> re.Pattern[bytes]:
     """A line with a wanted name: the name, its labels (in quotes they may hold anything), the value.
 
-    The newline is matched as a character, not as `^`: the search for it is three times as fast.
+    The newline is matched as a character, not as `^`: the search for it is three times as fast. Quantifiers are
+    possessive and the labels bounded, so that no page, however made, takes more than one pass.
     """
     names = {
         *kind.running,
         *kind.waiting,
         *kind.kv_usage,
+        *kind.max_running,
         *(part.metric for source in kind.capacity for part in source),
         *(kind.awake or ())[:1],
     }
     alternatives = "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
-    return re.compile(rf'\n({alternatives})(?:\{{((?:[^"}}\n]|"(?:[^"\\\n]|\\.)*+")*+)\}})?[ \t]+(\S+)'.encode())
+    return re.compile(
+        rf'\n({alternatives})(?:\{{((?:[^"}}\n]++|"(?:[^"\\\n]|\\.)*+"){{0,512}}+)\}})?[ \t]++(\S+)'.encode()
+    )
 
 
 _WANTED = {engine: _wanted(kind) for engine, kind in ENGINES.items()}
@@ -76,7 +85,10 @@ _LABEL = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\\n]|\\.)*+)"')
 
 def _samples(wanted: re.Pattern[bytes], page: bytes) -> Mapping[str, list[_Sample]]:
     samples: dict[str, list[_Sample]] = defaultdict(list)
-    for name, labels, value in wanted.findall(b"\n" + page):
+    for number, line in enumerate(wanted.finditer(b"\n" + page)):
+        if number == MAX_SAMPLES:
+            raise PageTooLarge(f"the page has more than {MAX_SAMPLES} lines that count")
+        name, labels, value = line.groups(b"")
         pairs: dict[bytes, bytes] = dict(_LABEL.findall(labels))
         rank = (pairs.get(b"engine", b""), pairs.get(b"dp_rank", b""))  # vLLM's label, SGLang's label
         samples[name.decode()].append(_Sample(rank, pairs, _number(value)))

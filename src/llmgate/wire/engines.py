@@ -8,12 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import msgspec
 
 GENERIC = "openai"
 """An OpenAI-compatible server of unknown make: it is routed to by the gateway's own accounting only."""
+
+MAX_JSON_BYTES = 1024 * 1024
+"""Larger answers to questions other than for models tell nothing: decoding them would hold the loop. SGLang's and
+llama.cpp's, the longest, have some 10 kB."""
+
+MAX_MODELS = 10_000
+"""More in one list are refused. A base model and its LoRA adapters are some thousand at the most."""
+
+MAX_NAME = 1024
+"""Characters; models with longer names are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +32,22 @@ class Reading:
 
     metric: str
     label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change while an engine runs; None where it does not tell."""
+
+    kv_capacity_tokens: int | None = None
+    max_running: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        return None not in (self.kv_capacity_tokens, self.max_running)
+
+    def or_else(self, other: Facts) -> Facts:
+        """These, and the other's where these do not tell."""
+        return Facts(self.kv_capacity_tokens or other.kv_capacity_tokens, self.max_running or other.max_running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +63,10 @@ class EngineKind:
     waiting: tuple[str, ...] = ()
     kv_usage: tuple[str, ...] = ()
     capacity: tuple[tuple[Reading, ...], ...] = ()  # each candidate is a product, in tokens
+    max_running: tuple[str, ...] = ()  # how many requests it runs at once, the others wait
     awake: tuple[str, str, str] | None = None  # a gauge, its label, its value there: such a series is 0 while it sleeps
-    capacity_page: tuple[str, Callable[[bytes], int | None]] | None = None  # asked when metrics do not tell
+    facts_page: tuple[str, Callable[[bytes], Facts]] | None = None  # asked once for what metrics do not tell
+    ignores_disconnects: bool = False  # a request that is not streamed runs on when its client has left
 
 
 def product(*factors: object) -> int | None:
@@ -51,16 +79,25 @@ def product(*factors: object) -> int | None:
     return total
 
 
-def parse_props(body: bytes) -> int | None:
-    """KV capacity in tokens from llama.cpp's /props, where it is stated per slot."""
+def parse_props(body: bytes) -> Facts:
+    """llama.cpp's /props: a slot runs one request, and the context is stated per slot."""
     props = _object(body)
     settings = props.get("default_generation_settings")
-    return product(props.get("total_slots"), settings.get("n_ctx") if isinstance(settings, dict) else None)
+    slots = product(props.get("total_slots"))
+    return Facts(product(slots, settings.get("n_ctx") if isinstance(settings, dict) else None), slots)
 
 
-def parse_tgi_info(body: bytes) -> int | None:
-    """KV capacity in tokens from TGI's /info; releases after 2.0 do not tell."""
-    return product(_object(body).get("max_batch_total_tokens"))
+def parse_tgi_info(body: bytes) -> Facts:
+    """TGI's /info; releases after 2.0 do not tell the capacity, and `max_batch_size` only if it was set."""
+    info = _object(body)
+    return Facts(product(info.get("max_batch_total_tokens")), product(info.get("max_batch_size")))
+
+
+def parse_sglang_info(body: bytes) -> Facts:
+    """SGLang's /get_server_info: the capacity of one data-parallel rank, and the requests it runs if that was set."""
+    info = _object(body)
+    ranks = product(info.get("dp_size", 1))
+    return Facts(product(info.get("max_total_num_tokens"), ranks), product(info.get("max_running_requests"), ranks))
 
 
 # Names and paths: seen on live servers for vLLM 0.32 and llama.cpp; for the others taken from their sources and
@@ -96,12 +133,14 @@ ENGINES: Mapping[str, EngineKind] = {
             (Reading("sglang:cache_config_info", "page_size"), Reading("sglang:cache_config_info", "num_pages")),
             (Reading("sglang_cache_config_info", "page_size"), Reading("sglang_cache_config_info", "num_pages")),
         ),
+        max_running=("sglang:max_running_requests", "sglang_max_running_requests"),
+        facts_page=("/get_server_info", parse_sglang_info),
     ),
     "tgi": EngineKind(
         prefix="tgi_",
         running=("tgi_batch_current_size",),
         waiting=("tgi_queue_size",),
-        capacity_page=("/info", parse_tgi_info),
+        facts_page=("/info", parse_tgi_info),
     ),
     "trtllm": EngineKind(
         metrics_paths=("/prometheus/metrics",),  # /metrics is JSON, and reading it drains it
@@ -111,6 +150,7 @@ ENGINES: Mapping[str, EngineKind] = {
         waiting=("trtllm_num_requests_waiting",),
         kv_usage=("trtllm_kv_cache_utilization",),
         capacity=((Reading("trtllm_kv_cache_max_blocks"), Reading("trtllm_kv_cache_tokens_per_block")),),
+        max_running=("trtllm_max_num_active_requests",),
     ),
     "llamacpp": EngineKind(
         prefix="llamacpp:",
@@ -119,7 +159,8 @@ ENGINES: Mapping[str, EngineKind] = {
         running=("llamacpp:requests_processing",),
         waiting=("llamacpp:requests_deferred",),
         kv_usage=("llamacpp:kv_cache_usage_ratio",),  # gone from newer builds
-        capacity_page=("/props", parse_props),
+        facts_page=("/props", parse_props),
+        ignores_disconnects=True,
     ),
     GENERIC: EngineKind(health_path="/v1/models", metrics_paths=()),
 }
@@ -133,37 +174,61 @@ class ModelList:
     owners: tuple[str, ...]
 
 
+class TooManyModels(ValueError):
+    """A list of more than MAX_MODELS models."""
+
+
+class _Cards(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+class _Card(msgspec.Struct):
+    id: object = None
+    owned_by: object = None
+
+
 def parse_models(body: bytes) -> ModelList | None:
-    """None when the body is not OpenAI's list of models. Entries without a printable `id` are left out."""
-    data = _object(body).get("data")
-    if not isinstance(data, list):
+    """None when the body is not OpenAI's list of models. Entries without a printable `id` are left out.
+
+    Raises TooManyModels. A list of 8 MB takes at most some 50 ms, since cards are only decoded if there are few.
+    """
+    raw_cards = _decode(body, _Cards)
+    if raw_cards is None:
         return None
-    cards = [card for card in data if isinstance(card, dict)]
-    ids = [card.get("id") for card in cards]
-    owners = [card.get("owned_by") for card in cards]
+    if len(raw_cards.data) > MAX_MODELS:
+        raise TooManyModels(f"lists {len(raw_cards.data)} models, more than {MAX_MODELS}")
+    cards = [card for raw in raw_cards.data if (card := _decode(raw, _Card)) is not None]
     return ModelList(
-        # they are shown in logs and on pages: no control characters
-        tuple(dict.fromkeys(name for name in ids if isinstance(name, str) and name and name.isprintable())),
-        tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, str))),
+        tuple(dict.fromkeys(card.id for card in cards if _is_name(card.id))),
+        tuple(dict.fromkeys(card.owned_by for card in cards if isinstance(card.owned_by, str))),
     )
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Names are shown in logs and on pages: no control characters, and no novels."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 # Detection: each clue is a path and what a 200 answer to it proves. They are tried in this order; then the Server
 # header counts, and else the engine is GENERIC, never a guess.
 
 _PREFIXES = "|".join(f"(?P<{name}>{kind.prefix})" for name, kind in ENGINES.items() if kind.prefix)
-_METRIC = re.compile(f"(?m)^(?:# (?:HELP|TYPE) )?(?:{_PREFIXES})".encode())
+_METRIC = re.compile(f"\\n(?=\\S)(?:# (?:HELP|TYPE) )?(?:{_PREFIXES})".encode())  # faster than `(?m)^`
+_METRIC_WITHIN = 1024 * 1024  # bytes from the start of a page
 
 
 def engine_of_metrics(page: bytes) -> str | None:
     """By the prefix of the first known metric on the page."""
-    found = _METRIC.search(page)
+    found = _METRIC.search(b"\n" + page[:_METRIC_WITHIN])
     return found.lastgroup if found else None
 
 
 def engine_of_models(body: bytes) -> str | None:
     """By `owned_by`."""
-    listed = parse_models(body)
+    try:
+        listed = parse_models(body)
+    except TooManyModels:
+        return None
     if listed is None:
         return None
     return next((name for name, kind in ENGINES.items() if kind.owned_by and kind.owned_by in listed.owners), None)
@@ -195,10 +260,41 @@ CLUES: tuple[tuple[str, Callable[[bytes], str | None]], ...] = (
 )
 
 
+# Refusals. Every engine that refuses work because it is full answers 429 or 503 (core/retry.py); but a stream of
+# SGLang has begun by then: 200, and an error for its first event.
+
+STREAM_ERROR = (b'data: {"error"', b'data:{"error"')
+"""How such a stream begins."""
+
+_FIRST_EVENT = re.compile(rb"data: ?(\{.*\})\r?\n")
+
+
+def stream_refusal(begin: bytes) -> int | None:
+    """The status, 400 to 599, of the error that a stream consists of if that is what it begins with.
+
+    `begin` is what came first of a body of text/event-stream. Only a numeric `code`, in the error or beside it, counts.
+    """
+    event = _FIRST_EVENT.match(begin)
+    told = _object(event[1]) if event else {}
+    error = told.get("error")
+    for code in (error.get("code") if isinstance(error, dict) else None, told.get("code") if error else None):
+        status = int(code) if isinstance(code, str) and re.fullmatch("[45][0-9][0-9]", code) else code
+        if isinstance(status, int) and 400 <= status <= 599:
+            return status
+    return None
+
+
+_T = TypeVar("_T")
+
+
+def _decode(body: bytes | msgspec.Raw, kind: type[_T]) -> _T | None:
+    """None for what is no JSON, or JSON of another shape."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
 def _object(body: bytes) -> dict[str, Any]:
     """A JSON object; empty for everything else."""
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return (_decode(body, dict) or {}) if len(body) <= MAX_JSON_BYTES else {}
