@@ -26,6 +26,7 @@ from llmgate.gateway.server import Server, bind
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.routing import registry
+from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.tokens import TokenCounter, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
@@ -61,10 +62,15 @@ class Gateway:
             data_socket = bind(config.server.host, config.server.port)
             undo.callback(data_socket.close)
             admin_socket = bind(config.admin.host, config.admin.port)
+            undo.callback(admin_socket.close)
+            self.access_log = _access_log(config)
             undo.pop_all()
+        self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
         self.data_port: int = data_socket.getsockname()[1]
         self.admin_port: int = admin_socket.getsockname()[1]
         self.client: UpstreamClient = NativeClient()
+        self._proxy = self._make_proxy()
+        self._proxy.access_log = self.access_log
         self.app = self._data_app()
         self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
         self._admin = Server(self._admin_app(), admin_socket, drain=1.0)
@@ -96,6 +102,8 @@ class Gateway:
                 server.cancel()
             await self._monitor.stop()
             await self.client.aclose()
+            if self.access_log is not None:
+                await self.access_log.close()
         logger.info("stopped; %d charges left open", self.scheduler.ledger.open_charges)
 
     def stop(self) -> None:
@@ -113,10 +121,10 @@ class Gateway:
             await asyncio.wait_for(self._hurry.wait(), self.config.timeouts.notice)
         self._data.stop()
 
-    def _data_app(self) -> App:
+    def _make_proxy(self) -> Proxy:
         config = self.config
         timeouts, retries = config.timeouts, config.retries
-        proxy = Proxy(
+        return Proxy(
             self.scheduler,
             Intake(self.scheduler, self._tokenizers),
             self.client,
@@ -127,11 +135,13 @@ class Gateway:
             retry=RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
             clock=self._clock,
         )
+
+    def _data_app(self) -> App:
         return App(
             self.scheduler,
-            proxy,
+            self._proxy,
             self.metrics,
-            body_limit=config.server.body_limit,
+            body_limit=self.config.server.body_limit,
             clock=self._clock,
             started_at=int(time.time()),
         )
@@ -203,3 +213,10 @@ def _destination(config: Config, endpoint: EndpointConfig) -> Destination:
 
 def _load_tokenizers(config: Config) -> dict[str, TokenCounter]:
     return {model.name: load_tokenizer(model.tokenizer) for model in config.models if model.tokenizer}
+
+
+def _access_log(config: Config) -> AccessLog | None:
+    wanted = config.access_log
+    if not wanted.to:
+        return None
+    return AccessLog(wanted.to, key=wanted.hash_key.get_secret_value(), prefix_blocks=wanted.prefix_blocks)

@@ -7,6 +7,7 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, Usage
 from llmgate.gateway.admin import create_admin_app
 from llmgate.routing import registry
+from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
 from llmgate.telemetry.metrics import Metrics
 from tests.core.make import pool
 from tests.docs.pages import read, rows
@@ -26,6 +27,8 @@ def busy_metrics() -> str:
     )
     metrics.retried("e0", "connect_failed")
     metrics.rejected("model_not_found")
+    log = AccessLog("/dev/null")
+    metrics.registry.register(DroppedCollector(lambda: log))
     return metrics.render()[0].decode()
 
 
@@ -53,3 +56,9 @@ def test_the_requests_of_the_admin_port_are_those_of_the_page() -> None:
     for path in app.openapi()["paths"]:
         shown = path.replace("/undrain", "").replace("/drain", "")
         assert shown in PAGE, path
+
+
+def test_the_fields_of_the_access_log_are_those_of_the_page() -> None:
+    section = PAGE.partition("### The access log")[2].partition("\n## ")[0]
+    fields = [name for cell, *_ in rows(section) for name in re.findall(r"`(\w+)`", cell)]
+    assert tuple(fields) == Entry.__struct_fields__

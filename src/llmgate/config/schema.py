@@ -194,6 +194,19 @@ class RetriesConfig(Section):
     burst: float = Field(default=100.0, ge=0, le=1e6)
 
 
+def _log_target(value: Any) -> Any:
+    return "" if value is False or value is None else value  # YAML reads `off` and `no` as false
+
+
+class AccessLogConfig(Section):
+    to: Annotated[str, BeforeValidator(_log_target)] = ""
+    """`stdout`, `stderr` or a file; empty: no access log."""
+    hash_key: Secret = SecretStr("")
+    """What sessions and prefixes are hashed with; empty: made up at each start."""
+    prefix_blocks: int = Field(default=0, ge=0, le=1024)
+    """How many leading blocks of each prompt the log has hashes of."""
+
+
 class Config(Section):
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
@@ -204,6 +217,7 @@ class Config(Section):
     health: HealthConfig = HealthConfig()
     scrape: ScrapeConfig = ScrapeConfig()
     retries: RetriesConfig = RetriesConfig()
+    access_log: AccessLogConfig = AccessLogConfig()
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Config:

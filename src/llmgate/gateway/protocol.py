@@ -67,6 +67,7 @@ class DirectClient:
         "received",
         "refused",
         "response_complete",
+        "sent",
         "target",
         "task",
     )
@@ -78,6 +79,7 @@ class DirectClient:
         self.pieces: list[bytes] = []
         self.received = 0  # bytes of the body so far
         self.gone = False
+        self.sent = 0
         self.task: asyncio.Task[None] | None = None  # that serves it
         self.keep_alive = keep_alive
         self.response_complete = False
@@ -132,6 +134,7 @@ class DirectClient:
             await self._flow.drain()
 
     def _framed(self, body: bytes, more: bool) -> bytes:
+        self.sent += len(body)
         if self._chunked:
             if more:
                 return b"%x\r\n%b\r\n" % (len(body), body) if body else b""

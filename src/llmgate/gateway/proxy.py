@@ -19,8 +19,10 @@ from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, RetryPolicy, may_try_next
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from llmgate.gateway.access import entry_of
 from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.intake import Intake
+from llmgate.telemetry.access_log import AccessLog
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
@@ -57,6 +59,7 @@ class Exchange:
     dispatched = 0.0
     first_byte: float | None = None
     usage: Usage | None = None
+    cause: TerminationCause | None = None  # of the last attempt's end
 
     def __init__(self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float) -> None:
         self.client = client
@@ -88,11 +91,13 @@ class Proxy:
         self._client = client
         self._destinations = destinations
         self._metrics = metrics
+        self.policy_name = policy_name
         self._policy_header = (b"x-llmgate-policy", policy_name.encode())
         self._timeouts = timeouts
         self._retry = retry
         self._budget = RetryBudget(retry)
         self._clock = clock
+        self.access_log: AccessLog | None = None
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
 
@@ -126,11 +131,16 @@ class Proxy:
         finally:
             if exchange.endpoint is not None:
                 self._count(exchange, exchange.endpoint)
+            if self.access_log is not None:
+                self._log(exchange, self.access_log)
 
     async def refuse(self, client: Client, error: LlmgateError) -> None:
         """Answer a request that was not read to its end."""
         self._metrics.rejected(error.code or error.type)
-        await respond_error(client, error, [(b"x-request-id", self._begin(client).id_bytes)])
+        exchange = self._begin(client)
+        await self._break_off(exchange, error)
+        if self.access_log is not None:
+            self._log(exchange, self.access_log)
 
     def _begin(self, client: Client) -> Exchange:
         headers = sort_request_headers(client.headers)
@@ -172,6 +182,7 @@ class Proxy:
             cause = TerminationCause.CLIENT_GONE if exchange.client.gone else TerminationCause.SHUTDOWN
             raise
         finally:
+            exchange.cause = cause
             if response is not None:
                 response.close()
             self._scheduler.settle(
@@ -302,3 +313,6 @@ class Proxy:
             stream=exchange.meter is not None,
             estimated_prompt_tokens=None if request.byte_classes is None else request.prompt_tokens,
         )
+
+    def _log(self, exchange: Exchange, log: AccessLog) -> None:
+        log.write(entry_of(exchange, log, self.policy_name, self._clock()))
