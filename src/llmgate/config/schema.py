@@ -155,11 +155,20 @@ class RouterConfig(Section):
         return self
 
 
+class ModelTimeouts(Section):
+    """In place of those of `timeouts`, where given."""
+
+    connect: Seconds | None = None
+    first_byte: Seconds | None = None
+    idle: Seconds | None = None
+
+
 class ModelConfig(Section):
     name: Name
     aliases: list[Name] = Field(default_factory=list)
     tokenizer: str | None = None
     """A directory, a tokenizer.json, or `embedded` (SmolLM2); prompts are then counted exactly."""
+    timeouts: ModelTimeouts | None = None
 
 
 class TimeoutsConfig(Section):
@@ -207,6 +216,11 @@ class AccessLogConfig(Section):
     """How many leading blocks of each prompt the log has hashes of."""
 
 
+class ReloadConfig(Section):
+    watch: float = Field(default=2.0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds between looks whether the file has changed; 0: it is not watched."""
+
+
 class Config(Section):
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
@@ -218,6 +232,7 @@ class Config(Section):
     scrape: ScrapeConfig = ScrapeConfig()
     retries: RetriesConfig = RetriesConfig()
     access_log: AccessLogConfig = AccessLogConfig()
+    reload: ReloadConfig = ReloadConfig()
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Config:

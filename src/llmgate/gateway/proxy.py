@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from random import Random
+from types import MappingProxyType
 
 from llmgate.core.errors import InternalError, LlmgateError, NoReadyEndpoint, ShuttingDown, UpstreamError
 from llmgate.core.ledger import Charge
@@ -84,6 +85,7 @@ class Proxy:
         policy_name: str,
         timeouts: Timeouts,
         retry: RetryPolicy,
+        model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
         clock: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
@@ -91,15 +93,30 @@ class Proxy:
         self._client = client
         self._destinations = destinations
         self._metrics = metrics
-        self.policy_name = policy_name
-        self._policy_header = (b"x-llmgate-policy", policy_name.encode())
-        self._timeouts = timeouts
         self._retry = retry
         self._budget = RetryBudget(retry)
+        self.configure(policy_name=policy_name, timeouts=timeouts, retry=retry, model_timeouts=model_timeouts)
         self._clock = clock
         self.access_log: AccessLog | None = None
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
+
+    def configure(
+        self,
+        *,
+        policy_name: str,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
+    ) -> None:
+        """For requests from now on. `model_timeouts`, by public model name, go before `timeouts`."""
+        self.policy_name = policy_name
+        self._policy_header = (b"x-llmgate-policy", policy_name.encode())
+        self._timeouts = timeouts
+        self._model_timeouts = model_timeouts
+        if retry != self._retry:
+            self._retry = retry
+            self._budget = RetryBudget(retry)
 
     async def serve(self, kind: Kind, client: Client) -> None:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
@@ -220,7 +237,8 @@ class Proxy:
         if fields.model is not None and fields.model != served:
             body = replace_model(body, served)
         headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
-        return destination.target, "POST", client.target, headers, body, self._timeouts
+        timeouts = self._model_timeouts.get(request.model, self._timeouts)
+        return destination.target, "POST", client.target, headers, body, timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
