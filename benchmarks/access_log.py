@@ -23,7 +23,7 @@ ROUNDS, REQUESTS = 7, 50_000
 class DoneClient:
     """A client that has had its answer."""
 
-    target, body, gone, sent = b"/v1/chat/completions", b"x" * 1024, False, 900
+    target, body, gone, sent, peer = b"/v1/chat/completions", b"x" * 1024, False, 900, "127.0.0.1"
 
     def __init__(self, headers: list[Header]) -> None:
         self.headers = headers

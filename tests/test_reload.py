@@ -242,14 +242,16 @@ async def test_every_other_section_takes_effect_for_new_requests(file: File, tmp
             timeouts={"drain": 3},
             retries={"max_attempts": 2},
             access_log={"to": str(log)},
+            cors={"origins": ["*"]},
             admin={"token": "canary"},
         )
         changes = await reload(served)
         assert changes["sections"] == [
-            "server", "admin", "router", "models", "timeouts", "health", "retries", "access_log"
+            "server", "admin", "router", "models", "timeouts", "health", "retries", "access_log", "cors"
         ]  # fmt: skip
         answered = await served.chat(HELLO | {"model": "alias"})
         assert answered.headers["x-llmgate-policy"] == "least-connections"
+        assert answered.headers["access-control-allow-origin"] == "*"  # the connection is the same as before
         assert (await served.chat(b"x" * 1025)).status_code == 413
         assert (await served.admin.get("/api/endpoints")).status_code == 401
         served.admin.headers["authorization"] = "Bearer canary"

@@ -25,6 +25,7 @@ from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
 from llmgate.gateway.asgi import ASGIApp
 from llmgate.gateway.control import NameTaken, NothingToReload
+from llmgate.gateway.cors import Cors
 from llmgate.gateway.fleet import Fleet, Member
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
@@ -38,6 +39,7 @@ from llmgate.telemetry.metrics import Metrics
 from llmgate.tokens import TokenCounter, TokenizerError, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
 from llmgate.upstream.native import NativeClient
+from llmgate.wire.forwarded import ClientAddress
 
 UNWATCHED_SECONDS = 5.0
 """How often it is looked whether the configuration's file is to be watched after all."""
@@ -95,6 +97,7 @@ class Gateway:
             clock=clock,
             started_at=int(time.time()),
         )
+        self.app.allow_origins(_cors(config))
         self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
         self._monitor = Monitor(
             self.pool,
@@ -261,6 +264,7 @@ class Gateway:
         self._proxy.configure(**_proxy_settings(config))
         self.access_log = self._proxy.access_log = plan.access_log
         self.app.body_limit = config.server.body_limit
+        self.app.allow_origins(_cors(config))
         self._admin_app.app = plan.admin_app
         sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]
         return ReloadView(
@@ -373,6 +377,10 @@ def _aliases(config: Config) -> dict[str, str]:
     return {alias: model.name for model in config.models for alias in model.aliases}
 
 
+def _cors(config: Config) -> Cors | None:
+    return Cors(config.cors.origins, config.cors.max_age) if config.cors.origins else None
+
+
 def _health_policy(config: Config) -> HealthPolicy:
     return HealthPolicy(config.health.rise, config.health.fall, config.health.strikes, config.health.eject)
 
@@ -386,10 +394,12 @@ class _ProxySettings(TypedDict):
     timeouts: Timeouts
     retry: RetryPolicy
     model_timeouts: Mapping[str, Timeouts]
+    keep_alive: float
+    client_address: ClientAddress | None
 
 
 def _proxy_settings(config: Config) -> _ProxySettings:
-    general, retries = config.timeouts, config.retries
+    server, general, retries = config.server, config.timeouts, config.retries
     return {
         "policy_name": config.router.policy,
         "timeouts": Timeouts(general.connect, general.first_byte, general.idle),
@@ -401,6 +411,10 @@ def _proxy_settings(config: Config) -> _ProxySettings:
             for model in config.models
             if (own := model.timeouts) is not None
         },
+        "keep_alive": server.stream_keep_alive,
+        "client_address": (
+            ClientAddress(server.trusted_proxies, server.forwarded_header) if server.send_client_address else None
+        ),
     }
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from random import Random
 from types import MappingProxyType
@@ -23,9 +24,11 @@ from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCaus
 from llmgate.gateway.access import entry_of
 from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.intake import Intake
+from llmgate.gateway.keep_alive import KeptAlive
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
+from llmgate.wire.forwarded import ClientAddress
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
 from llmgate.wire.openai import Body, error_event, replace_model
 from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
@@ -86,6 +89,8 @@ class Proxy:
         timeouts: Timeouts,
         retry: RetryPolicy,
         model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
+        keep_alive: float = 0.0,
+        client_address: ClientAddress | None = None,
         clock: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
@@ -95,7 +100,14 @@ class Proxy:
         self._metrics = metrics
         self._retry = retry
         self._budget = RetryBudget(retry)
-        self.configure(policy_name=policy_name, timeouts=timeouts, retry=retry, model_timeouts=model_timeouts)
+        self.configure(
+            policy_name=policy_name,
+            timeouts=timeouts,
+            retry=retry,
+            model_timeouts=model_timeouts,
+            keep_alive=keep_alive,
+            client_address=client_address,
+        )
         self._clock = clock
         self.access_log: AccessLog | None = None
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
@@ -108,12 +120,17 @@ class Proxy:
         timeouts: Timeouts,
         retry: RetryPolicy,
         model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
+        keep_alive: float = 0.0,
+        client_address: ClientAddress | None = None,
     ) -> None:
-        """For requests from now on. `model_timeouts`, by public model name, go before `timeouts`."""
+        """For requests from now on. `model_timeouts`, by public model name, go before `timeouts`. `keep_alive`: seconds
+        between comments in a stream that has not begun; 0: none. `client_address`: tell engines the client's."""
         self.policy_name = policy_name
         self._policy_header = (b"x-llmgate-policy", policy_name.encode())
         self._timeouts = timeouts
         self._model_timeouts = model_timeouts
+        self._keep_alive = keep_alive
+        self._client_address = client_address
         if retry != self._retry:
             self._retry = retry
             self._budget = RetryBudget(retry)
@@ -123,9 +140,12 @@ class Proxy:
         if client.gone:
             return
         exchange = self._begin(client)
+        kept: KeptAlive | None = None
         try:
             request, exchange.fields = self._intake.understand(kind, client.body, exchange.id, exchange.arrived)
             exchange.request = request
+            if self._keep_alive and request.stream:
+                exchange.client = kept = KeptAlive(client, self._keep_alive, partial(self._begin_early, exchange))
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
             self._budget.note_request()
@@ -146,6 +166,8 @@ class Proxy:
                 self._metrics.rejected(InternalError.code)
             await self._break_off(exchange, InternalError(f"The gateway failed: {type(error).__name__}."))
         finally:
+            if kept is not None:
+                kept.stop()
             if exchange.endpoint is not None:
                 self._count(exchange, exchange.endpoint)
             if self.access_log is not None:
@@ -237,6 +259,9 @@ class Proxy:
         if fields.model is not None and fields.model != served:
             body = replace_model(body, served)
         headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
+        if self._client_address is not None:
+            address = self._client_address.of(client.peer, client.headers)
+            headers.append((b"x-forwarded-for", address.encode("latin-1", "replace")))
         timeouts = self._model_timeouts.get(request.model, self._timeouts)
         return destination.target, "POST", client.target, headers, body, timeouts
 
@@ -244,12 +269,7 @@ class Proxy:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
         client = exchange.client
         chunk = await response.read()
-        own = [
-            (b"x-request-id", exchange.id_bytes),
-            (b"x-llmgate-endpoint", charge.endpoint.name.encode()),
-            self._policy_header,
-        ]
-        headers = response_headers(response.headers, own)
+        headers = response_headers(response.headers, self._own_headers(exchange, charge.endpoint))
         exchange.first_byte = self._clock()
         exchange.begun = True
         if response.status < 400:
@@ -283,6 +303,21 @@ class Proxy:
                 await client.drained()
             exchange.usage = whole_usage(chunk)
 
+    def _own_headers(self, exchange: Exchange, endpoint: Endpoint) -> list[Header]:
+        return [
+            (b"x-request-id", exchange.id_bytes),
+            (b"x-llmgate-endpoint", endpoint.name.encode()),
+            self._policy_header,
+        ]
+
+    def _begin_early(self, exchange: Exchange) -> list[Header] | None:
+        """The head of a stream that is kept alive goes out before its engine has answered: no other may, from then."""
+        if exchange.endpoint is None:
+            return None
+        exchange.begun = True
+        exchange.meter = SseMeter()
+        return [*self._own_headers(exchange, exchange.endpoint), (b"content-type", b"text/event-stream")]
+
     async def _pass_on(
         self,
         client: Client,
@@ -301,6 +336,8 @@ class Proxy:
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
+        if exchange.begun:
+            return False
         now = self._clock()
         ready = self._scheduler.pool.ready(exchange.request.model, now)
         elsewhere = any(endpoint not in exchange.tried for endpoint in ready)
