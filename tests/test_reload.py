@@ -292,7 +292,7 @@ async def test_a_model_has_timeouts_of_its_own_and_a_reload_changes_them(file: F
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data.update(endpoints=[]), "endpoints: List should have at least 1 item"),
+        (lambda data: data.update(endpoints=[]), "endpoints: must have at least one entry"),
         (lambda data: data.pop("endpoints"), "endpoints: is required"),
         (lambda data: data["server"].update(port=9), "server.port: cannot change from 0 to 9 while llmgate runs"),
         (lambda data: data["admin"].update(host="localhost"), "admin.host: cannot change from 127.0.0.1 to localhost"),

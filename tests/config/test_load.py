@@ -82,7 +82,7 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
     ("data", "says"),
     [
         ({}, "endpoints: is required"),
-        ({"endpoints": []}, "endpoints: List should have at least 1 item"),
+        ({"endpoints": []}, "endpoints: must have at least one entry"),
         ({"endpoints": [ENGINE, ENGINE]}, "are named 'node-a:8000'"),
         ({"endpoints": [{"url": "http://me:pw@node-a"}]}, "must not contain credentials"),
         ({"endpoints": [{"url": "http://node-a:99999"}]}, "endpoints[0].url: "),
