@@ -6,13 +6,16 @@ import asyncio
 import json
 import logging
 import socket
+from pathlib import Path
 
 import pytest
+import trustme
 
 from llmgate.core.types import TerminationCause
 from llmgate.gateway.server import PortInUse
-from llmgate.runtime import Gateway
+from llmgate.runtime import Contexts, Gateway, _destination
 from llmgate.testing.fake_upstream import LAST_CHUNK, STREAM_HEAD, chunk
+from llmgate.upstream.base import Target
 from tests.support.fake_engine import DONE, FakeEngine, completion, gone, until
 from tests.support.raw_client import connect, post
 from tests.support.serving import HELLO, STREAMED, config, serving
@@ -173,3 +176,21 @@ async def test_no_secret_prompt_or_answer_gets_into_the_log(caplog: pytest.LogCa
             pages = [await served.client.get("/metrics"), await served.client.get("/v1/models")]
     assert "canary" not in caplog.text
     assert all("canary" not in page.text for page in pages)
+
+
+def test_the_same_authorities_are_the_same_target_so_that_a_reload_keeps_its_connections(tmp_path: Path) -> None:
+    authorities = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authorities))
+    made = config({"url": "https://127.0.0.1:1", "tls_ca": str(authorities)}, "https://127.0.0.1:2")
+    contexts: Contexts = {}
+
+    def targets() -> list[Target]:
+        return [_destination(made, endpoint, contexts).target for endpoint in made.endpoints]
+
+    before = targets()
+    assert targets() == before
+    assert before[0].tls is not before[1].tls
+    trustme.CA().cert_pem.write_to_path(str(authorities))  # renewed in its place
+    renewed = targets()
+    assert renewed[0] != before[0]
+    assert renewed[1] == before[1]

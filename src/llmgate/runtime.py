@@ -7,28 +7,41 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
 from random import Random
+from typing import Any, TypedDict
 
-from llmgate.config import Config, EndpointConfig
+from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch
 from llmgate.core.errors import ProtocolViolation
 from llmgate.core.hardware import prior_weight
 from llmgate.core.health import HealthPolicy
 from llmgate.core.pool import EndpointPool
+from llmgate.core.protocols import Router
 from llmgate.core.retry import RetryPolicy
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, EndpointSpec
+from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
+from llmgate.gateway.asgi import ASGIApp
+from llmgate.gateway.control import NameTaken, NothingToReload
+from llmgate.gateway.cors import Cors
+from llmgate.gateway.fleet import Fleet, Member
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy
-from llmgate.gateway.server import Server, bind
+from llmgate.gateway.server import Server, Switch, bind
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
+from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.metrics import Metrics
-from llmgate.tokens import TokenCounter, load_tokenizer
+from llmgate.tokens import TokenCounter, TokenizerError, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
 from llmgate.upstream.native import NativeClient
+from llmgate.wire.forwarded import ClientAddress
+
+UNWATCHED_SECONDS = 5.0
+"""How often it is looked whether the configuration's file is to be watched after all."""
 
 logger = logging.getLogger("llmgate")
 
@@ -36,41 +49,55 @@ logger = logging.getLogger("llmgate")
 class Gateway:
     """One gateway process. Building it binds its ports and loads its tokenizers; `run` serves until `stop`.
 
-    Building raises OSError when a port cannot be had, TokenizerError, and ValueError for a URL or a file that cannot
-    be used; each says what in one sentence.
+    Building raises OSError when a port or the access log cannot be had, TokenizerError, and ValueError for a URL or a
+    file that cannot be used; each says what in one sentence. Without a `source` there is nothing to reload.
     """
 
-    def __init__(self, config: Config, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, config: Config, *, source: ConfigFile | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.config = config
+        self._source = source
+        self._watch = None if source is None else FileWatch(source.path)
         self._clock = clock
+        self._endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}  # the members' configuration
+        self._added: set[str] = set()  # those of them that came by the admin port
+        self._contexts: Contexts = {}
+        members = [Member(_spec(each), _destination(config, each, self._contexts)) for each in config.endpoints]
         self.pool = EndpointPool(
-            [_spec(endpoint) for endpoint in config.endpoints],
-            aliases={alias: model.name for model in config.models for alias in model.aliases},
-            health=HealthPolicy(
-                config.health.rise,
-                config.health.fall,
-                config.health.strikes,
-                config.health.eject,
-                config.health.slow_start,
-            ),
+            [member.spec for member in members], aliases=_aliases(config), health=_health_policy(config)
         )
         self.scheduler = Scheduler(self.pool, config.router.create(), seed=time.time_ns())
-        self._destinations = {endpoint.name: _destination(config, endpoint) for endpoint in config.endpoints}
+        destinations = {member.spec.name: member.destination for member in members}
+        self._destinations = destinations
         self.metrics = Metrics(self.pool, clock)
-        self._tokenizers = _load_tokenizers(config)
+        self._intake = Intake(self.scheduler, _load_tokenizers(config))
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._changing = asyncio.Lock()  # one change of the configuration at a time
+        self._tasks: set[asyncio.Task[None]] = set()
         with contextlib.ExitStack() as undo:
             data_socket = bind(config.server.host, config.server.port)
             undo.callback(data_socket.close)
             admin_socket = bind(config.admin.host, config.admin.port)
+            undo.callback(admin_socket.close)
+            self.access_log = _access_log(config)
             undo.pop_all()
+        self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
         self.data_port: int = data_socket.getsockname()[1]
         self.admin_port: int = admin_socket.getsockname()[1]
         self.client: UpstreamClient = NativeClient()
-        self.app = self._data_app()
+        self._proxy = self._make_proxy()
+        self.app = App(
+            self.scheduler,
+            self._proxy,
+            self.metrics,
+            body_limit=config.server.body_limit,
+            clock=clock,
+            started_at=int(time.time()),
+        )
+        self.app.allow_origins(_cors(config))
         self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
-        self._admin = Server(self._admin_app(), admin_socket, drain=1.0)
         self._monitor = Monitor(
             self.pool,
             self._fetch,
@@ -80,13 +107,25 @@ class Gateway:
             sleep=asyncio.sleep,
             rng=Random(),
         )
+        self.fleet = Fleet(
+            self.scheduler,
+            self.metrics,
+            self._monitor,
+            self.client,
+            destinations,
+            drain=config.timeouts.drain,
+            clock=clock,
+        )
+        self._admin_app = Switch(self._make_admin_app(config))
+        self._admin = Server(self._admin_app, admin_socket, drain=1.0)
 
     async def run(self) -> None:
         """Serve until `stop`; then drain, and return when every charge is settled and every connection closed."""
-        for endpoint in self.pool:
-            self._monitor.watch(endpoint)
+        self.fleet.watch()
         servers = [asyncio.create_task(server.run_until_stopped()) for server in (self._data, self._admin)]
         stopping = asyncio.create_task(self._stopping.wait())
+        if self._watch is not None:
+            self._spawn(self._follow_file(self._watch))
         try:
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
             await self._begin_drain()
@@ -95,10 +134,14 @@ class Gateway:
             await servers[1]
         finally:
             stopping.cancel()
-            for server in servers:
-                server.cancel()
+            for task in (*servers, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.fleet.stop()
             await self._monitor.stop()
             await self.client.aclose()
+            if self.access_log is not None:
+                await self.access_log.close()
         logger.info("stopped; %d charges left open", self.scheduler.ledger.open_charges)
 
     def stop(self) -> None:
@@ -108,6 +151,154 @@ class Gateway:
             self._data.stop_now()
         self._stopping.set()
 
+    def hang_up(self) -> None:
+        """What SIGHUP means: a new file for the access log, and a reload."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+        if self._source is not None:
+            self._spawn(self._reload_and_tell())
+
+    # Changes while it runs -------------------------------------------------------------------------------------------
+
+    async def reload(self) -> ReloadView:
+        """Read the configuration again and make all of it take effect, or raise ConfigError with everything that is
+        wrong with it and change nothing. Raises NothingToReload.
+
+        Endpoints that stay (the same name and URL) keep what was learnt of them and what is in flight there. Those that
+        were added by hand stay, too, unless the file now has that name.
+        """
+        if self._source is None or self._watch is None:
+            raise NothingToReload("There is no configuration file to reload: llmgate was started without --config.")
+        async with self._changing:
+            self._watch.mark()
+            try:
+                config = await asyncio.to_thread(self._source.read)
+                plan = await asyncio.to_thread(self._plan, config, str(self._source.path))
+            except ConfigError:
+                self.metrics.reloaded("refused")
+                raise
+            old_log = self.access_log
+            changes = self._apply(plan)
+            if old_log is not None and old_log is not self.access_log:
+                await old_log.close()
+            self.metrics.reloaded("applied")
+            return changes
+
+    def effective_config(self) -> Config:
+        """The configuration's, with the endpoints that there are: one removed by hand is not there, one added is."""
+        return self.config.model_copy(update={"endpoints": list(self._endpoints.values())})
+
+    def is_leaving(self, endpoint: Endpoint) -> bool:
+        return self.fleet.is_leaving(endpoint)
+
+    async def add_endpoint(self, wanted: EndpointConfig) -> Endpoint:
+        """Raises NameTaken, and ValueError if it cannot be used."""
+        async with self._changing:
+            if wanted.name in self._endpoints:
+                raise NameTaken(wanted.name)
+            destination = await asyncio.to_thread(_destination, self.config, wanted, self._contexts)
+            endpoint = self.fleet.add(Member(_spec(wanted), destination))
+            self._endpoints[wanted.name] = wanted
+            self._added.add(wanted.name)
+            logger.info("%s was added", wanted.name)
+            return endpoint
+
+    async def remove_endpoint(self, endpoint: Endpoint) -> None:
+        async with self._changing:
+            if self.pool.get(endpoint.name) is endpoint:
+                self._endpoints.pop(endpoint.name, None)
+                self._added.discard(endpoint.name)
+                self.fleet.remove(endpoint)
+                logger.info("%s is being removed", endpoint.name)
+
+    def _plan(self, config: Config, source: str) -> _Plan:
+        """Everything that may fail, before anything is changed. Runs in a thread. Raises ConfigError."""
+        problems = list(_fixed(self.config, config))
+        endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}
+        added = {name: self._endpoints[name] for name in self._endpoints if name in self._added - endpoints.keys()}
+        endpoints |= added
+        members: list[Member] = []
+        for index, endpoint in enumerate(endpoints.values()):
+            try:
+                members.append(Member(_spec(endpoint), _destination(config, endpoint, self._contexts)))
+            except ValueError as error:
+                problems.append(f"endpoints[{index}]: {error}")
+        tokenizers: dict[str, TokenCounter] = {}
+        loaded = {model.tokenizer: model.name for model in self.config.models if model.tokenizer}
+        for index, model in enumerate(config.models):
+            if model.tokenizer in loaded:
+                tokenizers[model.name] = self._intake.tokenizers[loaded[model.tokenizer]]
+            elif model.tokenizer:
+                try:
+                    tokenizers[model.name] = load_tokenizer(model.tokenizer)
+                except TokenizerError as error:
+                    problems.append(f"models[{index}].tokenizer: {error}")
+        log = self.access_log
+        if config.access_log != self.config.access_log and not problems:
+            try:
+                log = _access_log(config)
+            except OSError as error:
+                problems.append(f"access_log.to: {error}")
+        if problems:
+            raise ConfigError(source, problems)
+        router = self.scheduler.router if config.router == self.config.router else config.router.create()
+        admin = self._admin_app.app if config.admin == self.config.admin else self._make_admin_app(config)
+        return _Plan(config, endpoints, set(added), members, tokenizers, router, log, admin)
+
+    def _apply(self, plan: _Plan) -> ReloadView:
+        """Put a plan into effect. Nothing in here waits or fails, so no request sees half of it."""
+        old, config = self.config, plan.config
+        self.config, self._endpoints, self._added = config, plan.endpoints, plan.added
+        self._data.config.timeout_graceful_shutdown = config.timeouts.drain  # type: ignore[assignment]
+        self.fleet.drain = config.timeouts.drain
+        changes = self.fleet.apply(plan.members)
+        self.pool.set_aliases(_aliases(config))
+        if plan.router is not self.scheduler.router:
+            self.scheduler.router = plan.router
+        if config.health != old.health:
+            self.pool.set_health_policy(_health_policy(config))
+        if (config.health, config.scrape) != (old.health, old.scrape):
+            self._monitor.set_pace(config.health, config.scrape)
+        self._intake.tokenizers = plan.tokenizers
+        self._proxy.configure(**_proxy_settings(config))
+        self.access_log = self._proxy.access_log = plan.access_log
+        self.app.body_limit = config.server.body_limit
+        self.app.allow_origins(_cors(config))
+        self._admin_app.app = plan.admin_app
+        sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]
+        return ReloadView(
+            added=changes.added,
+            removed=changes.removed,
+            changed=changes.changed,
+            sections=[name for name in sections if name != "endpoints"],
+        )
+
+    async def _reload_and_tell(self) -> None:
+        try:
+            changes = await self.reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                logger.error("not reloaded: %s: %s", error.source, problem)
+            return
+        except Exception:  # a mistake of ours or of a stranger's router: the gateway goes on as it was
+            logger.exception("not reloaded, because of a mistake in the gateway")
+            return
+        said = [f"{word} {', '.join(names)}" for word, names in changes.model_dump().items() if names]
+        logger.info("reloaded: %s", "; ".join(said) or "nothing has changed")
+
+    async def _follow_file(self, watch: FileWatch) -> None:
+        while True:
+            await asyncio.sleep(self.config.reload.watch or UNWATCHED_SECONDS)
+            if self.config.reload.watch and await asyncio.to_thread(watch.changed):
+                await self._reload_and_tell()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
     async def _begin_drain(self) -> None:
         self.app.draining = True
         in_flight = self.scheduler.ledger.open_charges
@@ -116,38 +307,29 @@ class Gateway:
             await asyncio.wait_for(self._hurry.wait(), self.config.timeouts.notice)
         self._data.stop()
 
-    def _data_app(self) -> App:
-        config = self.config
-        timeouts, retries = config.timeouts, config.retries
+    def _make_proxy(self) -> Proxy:
         proxy = Proxy(
             self.scheduler,
-            Intake(self.scheduler, self._tokenizers),
+            self._intake,
             self.client,
             self._destinations,
             self.metrics,
-            policy_name=config.router.policy,
-            timeouts=Timeouts(timeouts.connect, timeouts.first_byte, timeouts.idle),
-            retry=RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
             clock=self._clock,
+            **_proxy_settings(self.config),
         )
-        return App(
-            self.scheduler,
-            proxy,
-            self.metrics,
-            body_limit=config.server.body_limit,
-            clock=self._clock,
-            started_at=int(time.time()),
-        )
+        proxy.access_log = self.access_log
+        return proxy
 
-    def _admin_app(self) -> object:
+    def _make_admin_app(self, config: Config) -> ASGIApp:
         from llmgate.gateway.admin import create_admin_app  # FastAPI takes a while to import: not for `llmgate check`
 
         return create_admin_app(
             self.scheduler,
             self.metrics,
+            self,
             clock=self._clock,
-            token=self.config.admin.token.get_secret_value(),
-            hosts=(self.config.admin.host,),
+            token=config.admin.token.get_secret_value(),
+            hosts=(config.admin.host,),
         )
 
     async def _fetch(self, endpoint: Endpoint, path: str, timeout: float) -> Page:
@@ -166,6 +348,70 @@ class Gateway:
             return Page(response.status, tuple(response.headers), bytes(body))
         finally:
             response.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A configuration with all that could be prepared of it; what has not changed is what there is already."""
+
+    config: Config
+    endpoints: dict[str, EndpointConfig]  # the file's, then those added by hand
+    added: set[str]  # names of the latter
+    members: list[Member]
+    tokenizers: dict[str, TokenCounter]
+    router: Router
+    access_log: AccessLog | None
+    admin_app: ASGIApp
+
+
+def _fixed(running: Config, wanted: Config) -> Iterator[str]:
+    """What cannot change while the gateway runs, and would."""
+    for section, key in (("server", "host"), ("server", "port"), ("admin", "host"), ("admin", "port")):
+        now, then = getattr(getattr(running, section), key), getattr(getattr(wanted, section), key)
+        if now != then:
+            yield f"{section}.{key}: cannot change from {now} to {then} while llmgate runs: restart it"
+
+
+def _aliases(config: Config) -> dict[str, str]:
+    return {alias: model.name for model in config.models for alias in model.aliases}
+
+
+def _cors(config: Config) -> Cors | None:
+    return Cors(config.cors.origins, config.cors.max_age) if config.cors.origins else None
+
+
+def _health_policy(config: Config) -> HealthPolicy:
+    health = config.health
+    return HealthPolicy(health.rise, health.fall, health.strikes, health.eject, health.slow_start)
+
+
+class _ProxySettings(TypedDict):
+    policy_name: str
+    timeouts: Timeouts
+    retry: RetryPolicy
+    model_timeouts: Mapping[str, Timeouts]
+    keep_alive: float
+    client_address: ClientAddress | None
+
+
+def _proxy_settings(config: Config) -> _ProxySettings:
+    server, general, retries = config.server, config.timeouts, config.retries
+    return {
+        "policy_name": config.router.policy,
+        "timeouts": Timeouts(general.connect, general.first_byte, general.idle),
+        "retry": RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
+        "model_timeouts": {
+            model.name: Timeouts(
+                own.connect or general.connect, own.first_byte or general.first_byte, own.idle or general.idle
+            )
+            for model in config.models
+            if (own := model.timeouts) is not None
+        },
+        "keep_alive": server.stream_keep_alive,
+        "client_address": (
+            ClientAddress(server.trusted_proxies, server.forwarded_header) if server.send_client_address else None
+        ),
+    }
 
 
 def _spec(endpoint: EndpointConfig) -> EndpointSpec:
@@ -191,13 +437,13 @@ def _spec(endpoint: EndpointConfig) -> EndpointSpec:
     )
 
 
-def _destination(config: Config, endpoint: EndpointConfig) -> Destination:
-    tls = None
-    if endpoint.tls_ca is not None:
-        try:
-            tls = ssl.create_default_context(cafile=endpoint.tls_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"{endpoint.name}: tls_ca {endpoint.tls_ca} cannot be used: {error}") from None
+Contexts = dict[bytes, ssl.SSLContext]
+"""By what they trust: the text of a PEM file, or nothing for the system's authorities. A context is a part of what
+tells targets apart, so one that stays the same keeps the connections that there are."""
+
+
+def _destination(config: Config, endpoint: EndpointConfig, contexts: Contexts) -> Destination:
+    tls = _tls(endpoint, contexts) if endpoint.tls_ca or endpoint.url.startswith("https:") else None
     key = endpoint.api_key.get_secret_value()
     if key:
         credentials = ((b"authorization", b"Bearer " + key.encode()),)
@@ -205,5 +451,22 @@ def _destination(config: Config, endpoint: EndpointConfig) -> Destination:
     return Destination(Target.parse(endpoint.url, tls), None if config.server.forward_authorization else ())
 
 
+def _tls(endpoint: EndpointConfig, contexts: Contexts) -> ssl.SSLContext:
+    try:
+        authorities = b"" if endpoint.tls_ca is None else endpoint.tls_ca.read_bytes()
+        if authorities not in contexts:
+            contexts[authorities] = ssl.create_default_context(cafile=endpoint.tls_ca)
+        return contexts[authorities]
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{endpoint.name}: tls_ca {endpoint.tls_ca} cannot be used: {error}") from None
+
+
 def _load_tokenizers(config: Config) -> dict[str, TokenCounter]:
     return {model.name: load_tokenizer(model.tokenizer) for model in config.models if model.tokenizer}
+
+
+def _access_log(config: Config) -> AccessLog | None:
+    wanted = config.access_log
+    if not wanted.to:
+        return None
+    return AccessLog(wanted.to, key=wanted.hash_key.get_secret_value(), prefix_blocks=wanted.prefix_blocks)

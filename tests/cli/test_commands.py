@@ -232,3 +232,30 @@ def test_it_starts_with_all_engines_down_says_so_and_recovers(
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_a_hang_up_reloads_the_file_with_the_options_on_top_and_moves_the_access_log(
+    serve: Callable[..., tuple[subprocess.Popen[str], str]], tiny_engines: list[Engine], tmp_path: Path
+) -> None:
+    path, log = tmp_path / "config.yaml", tmp_path / "access.log"
+    one, two = (engine.url for engine in tiny_engines)
+    common = f"reload: {{watch: 0}}\naccess_log: {{to: {log}}}\n"
+    path.write_text(f"{common}endpoints: [{{url: '{one}', name: one}}]\n")
+    process, url = serve("--config", str(path), "--policy", "least-connections")
+    assert process.stderr is not None
+    until_ready(url)
+    body = {"messages": [{"role": "user", "content": "count"}], "max_tokens": 4}
+    with httpx2.Client(base_url=url, timeout=30) as client:
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        path.write_text(f"{common}endpoints: [{{url: '{two}', name: two}}]\n")
+        log.rename(tmp_path / "access.log.1")
+        process.send_signal(signal.SIGHUP)
+        while "reloaded: added two; removed one" not in (line := process.stderr.readline()):
+            assert line, "it ended"
+        while "two is up" not in (line := process.stderr.readline()):
+            assert line, "it ended"
+        answer = client.post("/v1/chat/completions", json=body)
+    assert (answer.headers["x-llmgate-endpoint"], answer.headers["x-llmgate-policy"]) == ("two", "least-connections")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert [len(file.read_text().splitlines()) for file in (log, tmp_path / "access.log.1")] == [1, 1]

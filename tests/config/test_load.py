@@ -82,7 +82,7 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
     ("data", "says"),
     [
         ({}, "endpoints: is required"),
-        ({"endpoints": []}, "endpoints: List should have at least 1 item"),
+        ({"endpoints": []}, "endpoints: must have at least one entry"),
         ({"endpoints": [ENGINE, ENGINE]}, "are named 'node-a:8000'"),
         ({"endpoints": [{"url": "http://me:pw@node-a"}]}, "must not contain credentials"),
         ({"endpoints": [{"url": "http://node-a:99999"}]}, "endpoints[0].url: "),
@@ -152,3 +152,33 @@ def test_a_variable_that_is_set_but_empty_is_empty_unless_there_is_a_default() -
     labels = {"a": "${EMPTY}", "b": "${EMPTY:-other}"}
     config = from_data({"endpoints": [{**ENGINE, "labels": labels}]}, "test", {"EMPTY": ""})
     assert config.endpoints[0].labels == {"a": "", "b": "other"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"server": {"trusted_proxies": ["10.0.0.1/8"]}}, "server.trusted_proxies[0]: must be an address or a network"),
+        ({"server": {"trusted_proxies": ["proxy"]}}, "server.trusted_proxies[0]: must be an address or a network"),
+        ({"server": {"forwarded_header": "x-real-ip"}}, "server.forwarded_header: "),
+        ({"server": {"stream_keep_alive": -1}}, "server.stream_keep_alive: "),
+        ({"cors": {"origins": ["chat.example.com"]}}, "cors.origins[0]: must be what browsers send"),
+        ({"cors": {"origins": ["https://chat.example.com/"]}}, "cors.origins[0]: must be what browsers send"),
+        ({"cors": {"max_age": -1}}, "cors.max_age: "),
+        ({"access_log": {"prefix_blocks": -1}}, "access_log.prefix_blocks: "),
+        ({"access_log": {"to": 5}}, "access_log.to: "),
+        ({"reload": {"watch": -1}}, "reload.watch: "),
+        ({"models": [{"name": "m", "timeouts": {"idle": 0}}]}, "models[0].timeouts.idle: "),
+        ({"models": [{"name": "m", "timeouts": {"drain": 1}}]}, "models[0].timeouts.drain: there is no such key"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_their_path(data: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_data({"endpoints": [{"url": "http://a"}], **data}, "test", {})
+    assert caught.value.problems[0].startswith(said)
+
+
+def test_a_log_that_is_off_may_be_said_in_yamls_own_words() -> None:
+    for off in (False, None, ""):
+        assert (
+            from_data({"endpoints": [{"url": "http://a"}], "access_log": {"to": off}}, "test", {}).access_log.to == ""
+        )

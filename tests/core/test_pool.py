@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmgate.core.health import HealthPolicy
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import EndpointSpec, Verdict
 from tests.core.make import pool
@@ -110,3 +111,36 @@ def test_recently_booked_tokens_fade_by_a_factor_of_e_a_minute() -> None:
     assert only.load.recent_tokens == pytest.approx(1000 / 2.718281828, rel=0.02)
     made.ready("m", 86_400.0)
     assert only.load.recent_tokens == pytest.approx(0.0)
+
+
+def test_an_updated_member_keeps_its_load_and_health_and_has_the_rest_anew() -> None:
+    members = pool(2)
+    endpoint = members.get("e0")
+    assert endpoint is not None
+    load, health = endpoint.load, endpoint.health
+    endpoint.load.requests = 3
+    members.update(endpoint, EndpointSpec("e0", "http://e0", 2.5, "vllm", models={"other": "o"}))
+    assert (endpoint.weight, endpoint.engine, endpoint.models) == (2.5, "vllm", {"other": "o"})
+    assert (endpoint.load, endpoint.health, endpoint.load.requests) == (load, health, 3)
+    assert members.ready("other", 0.0) == (endpoint,)
+    assert endpoint not in members.ready("m", 0.0)
+    members.update(endpoint, EndpointSpec("e0", "http://e0"))  # learnt from now on: until then what is known
+    assert (endpoint.weight, endpoint.engine, endpoint.models) == (1.0, "vllm", {"other": "o"})
+
+
+def test_aliases_can_be_replaced() -> None:
+    members = pool(1)
+    members.set_aliases({"alias": "m"})
+    assert members.resolve("alias") == "m"
+    members.set_aliases({})
+    assert members.resolve("alias") is None
+
+
+def test_other_thresholds_hold_for_members_of_now_and_later() -> None:
+    members = pool(1)
+    members.set_health_policy(HealthPolicy(strikes=1))
+    later = members.add(EndpointSpec("later", "http://later", models={"m": "m"}))
+    later.health.probe_passed()
+    for endpoint in members:
+        endpoint.health.request_ended(Verdict.BAD, 0.0, trial=0)
+        assert not endpoint.health.available

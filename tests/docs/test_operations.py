@@ -7,9 +7,11 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, Usage
 from llmgate.gateway.admin import create_admin_app
 from llmgate.routing import registry
+from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
 from llmgate.telemetry.metrics import Metrics
 from tests.core.make import pool
 from tests.docs.pages import read, rows
+from tests.support.control import FakeControl
 
 PAGE = read("docs/operations.md")
 
@@ -26,6 +28,9 @@ def busy_metrics() -> str:
     )
     metrics.retried("e0", "connect_failed")
     metrics.rejected("model_not_found")
+    metrics.reloaded("applied")
+    log = AccessLog("/dev/null")
+    metrics.registry.register(DroppedCollector(lambda: log))
     return metrics.render()[0].decode()
 
 
@@ -49,7 +54,14 @@ def test_the_states_are_those_of_the_page() -> None:
 def test_the_requests_of_the_admin_port_are_those_of_the_page() -> None:
     endpoints = pool(1)
     scheduler = Scheduler(endpoints, registry.create("round-robin"))
-    app = create_admin_app(scheduler, Metrics(endpoints, lambda: 0.0), clock=lambda: 0.0)
-    for path in app.openapi()["paths"]:
-        shown = path.replace("/undrain", "").replace("/drain", "")
-        assert shown in PAGE, path
+    app = create_admin_app(scheduler, Metrics(endpoints, lambda: 0.0), FakeControl(), clock=lambda: 0.0)
+    for path, methods in app.openapi()["paths"].items():
+        for method in methods:
+            shown = path.replace("/undrain", "/drain").replace(":path", "")
+            assert f"`{method.upper()} {shown}" in PAGE, (method, path)
+
+
+def test_the_fields_of_the_access_log_are_those_of_the_page() -> None:
+    section = PAGE.partition("### The access log")[2].partition("\n## ")[0]
+    fields = [name for cell, *_ in rows(section) for name in re.findall(r"`(\w+)`", cell)]
+    assert tuple(fields) == Entry.__struct_fields__

@@ -17,6 +17,7 @@ from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
 from llmgate.gateway.admin import create_admin_app
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
+from tests.support.control import FakeControl
 
 SOCKET = "/run/vllm.sock"
 NOW = 1000.0
@@ -44,10 +45,13 @@ def scheduler() -> Scheduler:
     return scheduler
 
 
-def app_of(scheduler: Scheduler, *, token: str = "", hosts: tuple[str, ...] = ()) -> FastAPI:
+def app_of(
+    scheduler: Scheduler, *, token: str = "", hosts: tuple[str, ...] = (), control: FakeControl | None = None
+) -> FastAPI:
     return create_admin_app(
         scheduler,
         Metrics(scheduler.pool, lambda: NOW),
+        control or FakeControl(),
         clock=lambda: NOW,
         wall_clock=lambda: UNIX_NOW,
         token=token,
@@ -55,9 +59,12 @@ def app_of(scheduler: Scheduler, *, token: str = "", hosts: tuple[str, ...] = ()
     )
 
 
-async def ask(app: FastAPI, path: str, method: str = "GET", *, host: str = "localhost", **headers: str) -> Response:
+async def ask(
+    app: FastAPI, path: str, method: str = "GET", *, host: str = "localhost", json: object = None, **headers: str
+) -> Response:
     async with AsyncClient(transport=ASGITransport(app), base_url=f"http://{host}:8081") as client:
-        return await client.request(method, path, headers={name.replace("_", "-"): v for name, v in headers.items()})
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await client.request(method, path, json=json, headers=sent)
 
 
 async def ask_endpoint(scheduler: Scheduler, name: str) -> dict[str, Any]:
@@ -183,6 +190,66 @@ async def test_a_limit_keeps_the_newest_decisions(scheduler: Scheduler) -> None:
     assert [each["age_seconds"] for each in answer] == [NOW - 3, NOW - 2]
 
 
+# The configuration
+
+
+async def test_an_endpoint_is_added_as_the_configuration_would_have_it(scheduler: Scheduler) -> None:
+    control = FakeControl()
+    answer = await ask(app_of(scheduler, control=control), "/api/endpoints", "POST", json={"url": "http://c:8000"})
+    assert (answer.status_code, answer.json()["name"], answer.json()["state"]) == (201, "c:8000", "starting")
+    assert control.calls == ["add c:8000"]
+
+
+@pytest.mark.parametrize("body", [{}, {"url": "http://c", "wight": 2}, {"url": "nonsense"}, []])
+async def test_a_description_with_a_mistake_adds_nothing(scheduler: Scheduler, body: object) -> None:
+    control = FakeControl()
+    answer = await ask(app_of(scheduler, control=control), "/api/endpoints", "POST", json=body)
+    assert (answer.status_code, control.calls) == (422, [])
+
+
+@pytest.mark.parametrize("name", ["a", SOCKET])
+async def test_an_endpoint_is_removed_by_its_name(scheduler: Scheduler, name: str) -> None:
+    control = FakeControl()
+    answer = await ask(app_of(scheduler, control=control), f"/api/endpoints/{name}", "DELETE")
+    assert (answer.status_code, answer.json()["name"], control.calls) == (202, name, [f"remove {name}"])
+
+
+async def test_one_that_is_leaving_is_not_undrained(scheduler: Scheduler) -> None:
+    app = app_of(scheduler, control=FakeControl(leaving=True))
+    assert (await ask(app, "/api/endpoints/a/undrain", "POST")).status_code == 409
+    assert (await ask(app, "/api/endpoints/a/drain", "POST")).status_code == 200
+
+
+async def test_the_configuration_is_shown_without_its_secrets(scheduler: Scheduler) -> None:
+    answer = await ask(app_of(scheduler), "/api/config")
+    assert answer.json()["admin"]["token"] == "**********"
+    assert "canary" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_reload_says_what_it_changed_or_everything_that_is_wrong(scheduler: Scheduler) -> None:
+    control = FakeControl()
+    app = app_of(scheduler, control=control)
+    changes = {"added": ["b"], "removed": [], "changed": [], "sections": ["router"]}
+    assert (await ask(app, "/api/reload", "POST")).json() == changes
+    control.problems = ["timeouts.idle: too small", "endpoints: none"]
+    refused = await ask(app, "/api/reload", "POST")
+    assert refused.status_code == 422
+    assert "timeouts.idle: too small; endpoints: none" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/api/reload"), ("POST", "/api/endpoints"), ("DELETE", "/api/endpoints/a")]
+)
+async def test_pages_of_other_origins_change_nothing(scheduler: Scheduler, method: str, path: str) -> None:
+    control = FakeControl()
+    app = app_of(scheduler, control=control)
+    answer = await ask(app, path, method, json={"url": "http://c"}, origin="http://elsewhere")
+    assert (answer.status_code, control.calls) == (403, [])
+    answer = await ask(app, path, method, json={"url": "http://c"}, host="rebound.example")
+    assert (answer.status_code, control.calls) == (421, [])
+
+
 # Errors
 
 
@@ -258,7 +325,11 @@ async def test_two_decisions_of_one_request_id_are_told_apart_and_each_stays_the
         scheduler.schedule(request, at)
     times = iter([UNIX_NOW, UNIX_NOW + 0.000_1])  # two clocks are never read at the same time
     app = create_admin_app(
-        scheduler, Metrics(scheduler.pool, lambda: NOW), clock=lambda: NOW, wall_clock=lambda: next(times)
+        scheduler,
+        Metrics(scheduler.pool, lambda: NOW),
+        FakeControl(),
+        clock=lambda: NOW,
+        wall_clock=lambda: next(times),
     )
     first, again = [(await ask(app, "/api/decisions")).json() for _ in range(2)]
     keys = [(each["at"], each["request_id"]) for each in first]
@@ -277,11 +348,14 @@ async def test_with_a_token_everything_but_the_static_pages_wants_it(scheduler: 
     for method, path in routes(app):
         path = path.replace("{name}", "a").replace("{name:path}", "a")
         seen.add(path)
-        status = (await ask(app, path, method)).status_code
+        body = {"url": "http://c"} if (method, path) == ("POST", "/api/endpoints") else None
+        status = (await ask(app, path, method, json=body)).status_code
         assert status == (200 if path in OPEN else 401), path
-        assert (await ask(app, path, method, authorization="Bearer sesame")).status_code == 200, path
+        status = (await ask(app, path, method, json=body, authorization="Bearer sesame")).status_code
+        assert status in (200, 201, 202), path
     assert seen > OPEN
     assert {"/metrics", "/api/endpoints", "/api/decisions", "/api/endpoints/a/drain"} <= seen
+    assert {"/api/endpoints/a", "/api/config", "/api/reload"} <= seen
 
 
 @pytest.mark.parametrize(

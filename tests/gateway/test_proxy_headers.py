@@ -10,7 +10,7 @@ import pytest
 from llmgate.testing.fake_upstream import ReceivedRequest, answer
 from tests.support.fake_engine import FakeEngine, completion
 from tests.support.raw_client import Head, connect, post
-from tests.support.serving import HELLO, Served, serving
+from tests.support.serving import CHAT, HELLO, Served, serving
 
 
 async def exchange(
@@ -131,3 +131,21 @@ async def test_a_head_that_is_not_proper_http_is_a_502(reply: bytes) -> None:
         _, head = await exchange(served, engine, reply)
     assert head.status == 502
     assert "x-evil" not in head.headers
+
+
+async def test_engines_are_told_the_clients_address_only_if_that_is_wanted() -> None:
+    told: list[list[bytes]] = []
+    claims = {"x_forwarded_for": "1.1.1.1, 198.51.100.1", "forwarded": "for=2.2.2.2"}
+    for server in (
+        {},
+        {"send_client_address": True},
+        {"send_client_address": True, "trusted_proxies": ["127.0.0.0/8"]},
+        {"send_client_address": True, "trusted_proxies": ["127.0.0.1"], "forwarded_header": "forwarded"},
+    ):
+        async with FakeEngine([completion()]) as engine, serving(engine, server=server) as served:
+            await served.chat(HELLO, **claims)
+            await served.client.post(f"{CHAT}?query=1", json=HELLO, headers={"x-forwarded-for": "198.51.100.1"})
+        told += [[value for name, value in request.headers if b"forwarded" in name] for request in engine.asked]
+    assert told == [
+        [], [], [b"127.0.0.1"], [b"127.0.0.1"], [b"198.51.100.1"], [b"198.51.100.1"], [b"2.2.2.2"], [b"127.0.0.1"]
+    ]  # fmt: skip

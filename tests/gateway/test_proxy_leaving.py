@@ -217,13 +217,15 @@ class Stuck:
         self.target = b"/v1/chat/completions"
         self.body = json.dumps(body).encode()
         self.gone = False
-        self.sent: list[tuple[bytes, bool]] = []
+        self.sent = 0
+        self.peer = ""
+        self.written: list[tuple[bytes, bool]] = []
 
     def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
         return self.write(body, more)
 
     def write(self, body: bytes, more: bool) -> bool:
-        self.sent.append((body, more))
+        self.written.append((body, more))
         return False
 
     async def drained(self) -> None:
@@ -241,9 +243,9 @@ async def test_an_answer_that_has_ended_holds_neither_charge_nor_engine_for_a_cl
         await until(lambda: dict(served.gateway.scheduler.ledger.causes) == {TerminationCause.COMPLETED: 1})
         assert served.open_charges == 0
         assert not served.upstream_connections_in_use
-        sent = list(client.sent)
-        assert not sent[-1][1], "the last byte has been handed over"
+        written = list(client.written)
+        assert not written[-1][1], "the last byte has been handed over"
         serves.cancel()  # as the server does at the drain's deadline
         await asyncio.wait([serves])
-        assert client.sent == sent, "nothing may follow it"
+        assert client.written == written, "nothing may follow it"
         assert await served.metric('llmgate_requests_total{model="m",endpoint="a",code="200"}') == 1

@@ -198,3 +198,33 @@ async def test_a_reading_does_not_outlive_its_engine(fleet: Fleet) -> None:
     await fleet.time.advance(20)
     assert (a.engine, a.health.available) == ("openai", True)
     assert not a.metrics
+
+
+async def test_another_pace_holds_from_now_on_and_everyone_is_asked_at_once(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = vllm()
+    a = fleet.add("a")
+    await fleet.time.advance(10)
+    asked, times = fleet.engines.asked["a", "/health"], a.health
+    fleet.monitor.set_pace(Pace(100.0, 1000.0), Pace(100.0, 1000.0))
+    await fleet.time.advance(0)
+    assert fleet.engines.asked["a", "/health"] == asked + 1
+    metrics = fleet.engines.asked["a", "/metrics"]
+    await fleet.time.advance(50)
+    assert fleet.engines.asked["a", "/health"] == asked + 1
+    assert fleet.engines.asked["a", "/metrics"] - metrics <= 1  # one more when the engine had been learnt anew
+    assert state(times) is State.UP
+
+
+async def test_one_that_is_watched_anew_learns_what_it_is_again_and_stays_up_meanwhile(fleet: Fleet) -> None:
+    fleet.engines.engines["a"] = vllm()
+    a = fleet.add("a")
+    await fleet.time.advance(3)
+    fleet.engines.engines["a"] |= {"/v1/models": HANGS}
+    fleet.monitor.rewatch(a)
+    await fleet.time.advance(1)
+    assert state(a.health) is State.UP
+    fleet.monitor.unwatch(a)
+    fleet.engines.engines["a"] |= {"/v1/models": models("other")}
+    fleet.monitor.rewatch(a)
+    await fleet.time.advance(1)
+    assert a.models == {"other": "other"}

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import httpx2
 
-from llmgate.config import Config, from_data
+from llmgate.config import Config, ConfigFile, from_data
 from llmgate.core.health import State
+from llmgate.core.types import Kind
 from llmgate.gateway.client import Client
 from llmgate.runtime import Gateway
 from llmgate.testing.fake_upstream import FakeUpstream
@@ -26,6 +27,11 @@ STREAMED = HELLO | {"stream": True}
 
 def config(*endpoints: str | FakeUpstream | dict[str, Any], **sections: Any) -> Config:
     """Endpoints are named a, b, c … unless they say otherwise; `sections` go on top of what suits tests."""
+    return from_data(config_data(*endpoints, **sections), "test", {})
+
+
+def config_data(*endpoints: str | FakeUpstream | dict[str, Any], **sections: Any) -> dict[str, Any]:
+    """The same as a file would hold it."""
     data: dict[str, Any] = {
         "server": {"host": "127.0.0.1", "port": 0},
         "admin": {"host": "127.0.0.1", "port": 0},
@@ -38,7 +44,7 @@ def config(*endpoints: str | FakeUpstream | dict[str, Any], **sections: Any) -> 
         data["endpoints"].append({"name": letter, **(url if isinstance(url, dict) else {"url": url})})
     for section, values in sections.items():
         data[section] = {**data[section], **values} if isinstance(data.get(section), dict) else values
-    return from_data(data, "test", {})
+    return data
 
 
 class Served:
@@ -69,8 +75,8 @@ class Served:
         return sum(stats.in_use for stats in client.stats().values())
 
     async def serve(self, client: Client) -> None:
-        """Have a request served that comes over no socket."""
-        await self.gateway.app.direct[client.target](client)
+        """Have a chat served that comes over no socket."""
+        await self.gateway._proxy.serve(Kind.CHAT, client)
 
     @property
     def client_connections(self) -> int:
@@ -162,10 +168,13 @@ def _client(port: int) -> httpx2.AsyncClient:
 
 @asynccontextmanager
 async def serving(
-    *endpoints: str | FakeUpstream | dict[str, Any], wait: bool = True, **sections: Any
+    *endpoints: str | FakeUpstream | dict[str, Any],
+    wait: bool = True,
+    source: ConfigFile | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Served]:
-    """A gateway in front of `endpoints`, ready unless `wait` is false."""
-    served = Served(Gateway(config(*endpoints, **sections)))
+    """A gateway in front of `endpoints`, ready unless `wait` is false; with a `source`, of what that says."""
+    served = Served(Gateway(source.read() if source else config(*endpoints, **sections), source=source))
     try:
         if wait:
             await served.ready()

@@ -710,3 +710,28 @@ async def test_an_engine_without_tls_is_a_failed_connection_for_https(client: Up
         with pytest.raises(ConnectFailed):
             await send(client, Target.parse(up.url.replace("http:", "https:"), tls.trusting))
         await talking
+
+
+async def test_cutting_a_target_ends_what_is_in_flight_there_and_closes_what_is_idle(client: UpstreamClient) -> None:
+    async def script(request: ReceivedRequest) -> None:
+        await request.send(answer(b"whole") if request.path == b"/idle" else STREAM_HEAD + chunk(b"begun"))
+
+    async with FakeUpstream(script) as cut, FakeUpstream(script) as other:
+        for engine in (cut, other):
+            idle = await send(client, engine.url, path=b"/idle")
+            await read_all(idle)
+            idle.close()
+        begun, untouched = await send(client, cut.url), await send(client, other.url)
+        for response in (begun, untouched):
+            assert await response.read() == b"begun"
+        client.cut(Target.parse(cut.url))
+        with pytest.raises(Truncated):
+            await begun.read()
+        async with asyncio.timeout(5):
+            for request in cut.requests:
+                await request.connection.closed.wait()
+        assert not any(request.connection.closed.is_set() for request in other.requests)
+        again = await send(client, cut.url, path=b"/idle")  # it may be used again
+        assert await read_all(again) == b"whole"
+        for response in (begun, untouched, again):
+            response.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from llmgate.config import Config, ConfigError, from_data, read_yaml
+from llmgate.config import Config, ConfigError, ConfigFile, from_data, read_yaml
 
 
 @click.command(
@@ -46,13 +46,17 @@ def serve(
             "behind different engines if that is not enough."
         )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+
+    def read() -> Config:
+        return load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy)
+
     try:
-        config = load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy)
+        config = read()
     except ConfigError as error:
         for problem in error.problems:
             click.echo(f"llmgate: {error.source}: {problem}", err=True)
         sys.exit(1)
-    sys.exit(run(config))
+    sys.exit(run(config, None if file is None else ConfigFile(file, read)))
 
 
 def load(
@@ -79,21 +83,22 @@ def load(
     return from_data(data, "command line" if file is None else str(file))
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; a second one cuts the drain short."""
+def run(config: Config, source: ConfigFile | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; a second one cuts the drain short. SIGHUP reloads."""
     from llmgate.gateway.server import quiet_uvicorn
     from llmgate.runtime import Gateway
     from llmgate.tokens import TokenizerError
 
     async def work() -> int:
         try:
-            gateway = Gateway(config)
+            gateway = Gateway(config, source=source)
         except (OSError, ValueError, TokenizerError) as error:
             click.echo(f"llmgate: {error}", err=True)
             return 1
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, gateway.stop)
+        loop.add_signal_handler(signal.SIGHUP, gateway.hang_up)
         click.echo(
             f"llmgate: {len(config.endpoints)} endpoints, policy {config.router.policy}, "
             f"on http://{_shown(config.server.host)}:{gateway.data_port} "

@@ -4,5 +4,16 @@ from llmgate.config.errors import ConfigError
 from llmgate.config.load import from_data, load_file
 from llmgate.config.read import read_yaml
 from llmgate.config.schema import Config, EndpointConfig, ModelConfig
+from llmgate.config.source import ConfigFile, FileWatch
 
-__all__ = ["Config", "ConfigError", "EndpointConfig", "ModelConfig", "from_data", "load_file", "read_yaml"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ConfigFile",
+    "EndpointConfig",
+    "FileWatch",
+    "ModelConfig",
+    "from_data",
+    "load_file",
+    "read_yaml",
+]

@@ -39,5 +39,6 @@ def _describe(item: Any) -> str:
     message = {
         "extra_forbidden": "there is no such key",
         "missing": "is required",
+        "too_short": "must have at least one entry",
     }.get(item["type"], item["msg"].removeprefix("Value error, "))
     return f"{path}: {message}" if path else message

@@ -89,11 +89,33 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"must be an address or a network, as in 10.0.0.0/8: {error}") from None
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if text != "*" and (parts.scheme not in ("http", "https") or text != f"{parts.scheme}://{parts.netloc}"):
+        raise ValueError("must be what browsers send, as in https://chat.example.com, or * for all")
+    return text if text == "*" else text.lower()
+
+
 class ServerConfig(Section):
     host: str = "0.0.0.0"
     port: Port = 8080
     body_limit: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Largest request body taken, in bytes; a larger one is answered 413."""
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)
+    """Networks whose word for their client's address is taken."""
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """The one that they set."""
+    send_client_address: bool = False
+    """Tell engines the client's address, as x-forwarded-for."""
+    stream_keep_alive: float = Field(default=0.0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds between comments in a stream that has not begun; 0: none."""
     forward_authorization: bool = False
     """Send the client's own Authorization or x-api-key on to engines that have no api_key of their own."""
 
@@ -209,11 +231,20 @@ class RouterConfig(Section):
         )
 
 
+class ModelTimeouts(Section):
+    """In place of those of `timeouts`, where given."""
+
+    connect: Seconds | None = None
+    first_byte: Seconds | None = None
+    idle: Seconds | None = None
+
+
 class ModelConfig(Section):
     name: Name
     aliases: list[Name] = Field(default_factory=list)
     tokenizer: str | None = None
     """A directory, a tokenizer.json, or `embedded` (SmolLM2); prompts are then counted exactly."""
+    timeouts: ModelTimeouts | None = None
 
 
 class TimeoutsConfig(Section):
@@ -250,6 +281,31 @@ class RetriesConfig(Section):
     burst: float = Field(default=100.0, ge=0, le=1e6)
 
 
+def _log_target(value: Any) -> Any:
+    return "" if value is False or value is None else value  # YAML reads `off` and `no` as false
+
+
+class AccessLogConfig(Section):
+    to: Annotated[str, BeforeValidator(_log_target)] = ""
+    """`stdout`, `stderr` or a file; empty: no access log."""
+    hash_key: Secret = SecretStr("")
+    """What sessions and prefixes are hashed with; empty: made up at each start."""
+    prefix_blocks: int = Field(default=0, ge=0, le=1024)
+    """How many leading blocks of each prompt the log has hashes of."""
+
+
+class CorsConfig(Section):
+    origins: list[Annotated[str, AfterValidator(_origin)]] = Field(default_factory=list)
+    """Whose pages may call the data port from a browser; `*`: everybody's."""
+    max_age: int = Field(default=600, ge=0, le=86_400)
+    """Seconds for which a browser need not ask again."""
+
+
+class ReloadConfig(Section):
+    watch: float = Field(default=2.0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds between looks whether the file has changed; 0: it is not watched."""
+
+
 class Config(Section):
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
@@ -260,6 +316,9 @@ class Config(Section):
     health: HealthConfig = HealthConfig()
     scrape: ScrapeConfig = ScrapeConfig()
     retries: RetriesConfig = RetriesConfig()
+    access_log: AccessLogConfig = AccessLogConfig()
+    cors: CorsConfig = CorsConfig()
+    reload: ReloadConfig = ReloadConfig()
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Config:

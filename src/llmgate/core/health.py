@@ -132,6 +132,10 @@ class Health:
             elif verdict is Verdict.UNREACHABLE:
                 self._eject(verdict, now, reason)
 
+    def follow(self, policy: HealthPolicy) -> None:
+        """Other thresholds from now on; the state and what was counted stay."""
+        self._policy = policy
+
     def tick(self, now: float) -> None:
         """Let time pass: an ejection that is over becomes half-open."""
         if self.state is State.EJECTED and now >= self.until:

@@ -74,6 +74,26 @@ class EndpointPool:
         self._changed()
         return endpoint
 
+    def update(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
+        """Another specification of a member of that name. Its load, health and all that was learnt of it stay."""
+        endpoint.spec = spec
+        endpoint.weight = spec.weight
+        endpoint.engine = spec.engine or endpoint.engine
+        if spec.models is not None:
+            endpoint.models = dict(spec.models)
+        self._changed()
+
+    def set_aliases(self, aliases: Mapping[str, str]) -> None:
+        """Alias → public name, in place of those there were."""
+        self._aliases = dict(aliases)
+
+    def set_health_policy(self, policy: HealthPolicy) -> None:
+        """For members of now and later. An ejection that has begun ends when it was to end."""
+        self._health = policy
+        for endpoint in self:
+            endpoint.health.follow(policy)
+        self._changed()
+
     def set_models(self, endpoint: Endpoint, models: Mapping[str, str]) -> None:
         """Public name → served name, as learnt from the engine."""
         if endpoint.models != models:

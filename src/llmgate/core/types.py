@@ -134,7 +134,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """What configuration says of one endpoint; it never changes while the endpoint lives."""
+    """What configuration says of one endpoint. A reload may put another in its place; name and URL stay."""
 
     name: str
     url: str

@@ -16,16 +16,19 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from llmgate import __version__
+from llmgate.config import Config, ConfigError, EndpointConfig
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint
 from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
 from llmgate.gateway.admin_guard import BrowserGuard, error_response, require
-from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView
+from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView, ReloadView
+from llmgate.gateway.control import Control, NameTaken, NothingToReload
 from llmgate.telemetry.metrics import Metrics
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorView, "description": "the admin token is missing or wrong"},
     404: {"model": ErrorView, "description": "there is no such endpoint"},
+    409: {"model": ErrorView, "description": "that does not fit what there is"},
     422: {"model": ErrorView, "description": "a parameter is not what it should be"},
 }
 
@@ -33,6 +36,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def create_admin_app(
     scheduler: Scheduler,
     metrics: Metrics,
+    control: Control,
     *,
     clock: Callable[[], float],
     wall_clock: Callable[[], float] = time.time,
@@ -57,7 +61,8 @@ def create_admin_app(
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected_error)
     protected = APIRouter(dependencies=[Depends(require(token))])
-    _add_api(protected, scheduler, clock, wall_clock)
+    _add_api(protected, scheduler, control, clock, wall_clock)
+    _add_configuration(protected, control)
 
     @protected.get("/metrics", tags=["metrics"], response_class=Response, responses={401: ERRORS[401]})
     async def prometheus_metrics(request: Request) -> Response:
@@ -71,7 +76,11 @@ def create_admin_app(
 
 
 def _add_api(
-    router: APIRouter, scheduler: Scheduler, clock: Callable[[], float], wall_clock: Callable[[], float]
+    router: APIRouter,
+    scheduler: Scheduler,
+    control: Control,
+    clock: Callable[[], float],
+    wall_clock: Callable[[], float],
 ) -> None:
     pool = scheduler.pool
 
@@ -81,17 +90,50 @@ def _add_api(
             raise HTTPException(404, f"There is no endpoint named `{name[:200]}`.")
         return endpoint
 
+    def view(endpoint: Endpoint) -> EndpointView:
+        return EndpointView.of(endpoint, clock(), pool.aliases)
+
     def drain(name: str, draining: bool) -> EndpointView:
         endpoint = known(name)
+        if not draining and control.is_leaving(endpoint):
+            raise HTTPException(409, f"`{name[:200]}` is being removed: add it again to keep it.")
         pool.set_draining(endpoint, draining)
-        return EndpointView.of(endpoint, clock(), pool.aliases)
+        return view(endpoint)
 
     @router.get("/api/endpoints", tags=["endpoints"], responses={401: ERRORS[401]})
     async def list_endpoints(response: Response) -> list[EndpointView]:
-        """Every endpoint with its state and live load, in the order of the configuration."""
+        """Every endpoint with its state and live load, in the order in which they came."""
         response.headers["cache-control"] = "no-store"
-        now = clock()
-        return [EndpointView.of(endpoint, now, pool.aliases) for endpoint in pool]
+        return [view(endpoint) for endpoint in pool]
+
+    @router.post(
+        "/api/endpoints",
+        tags=["endpoints"],
+        status_code=201,
+        responses={status: ERRORS[status] for status in (401, 409, 422)},
+    )
+    async def add_endpoint(wanted: EndpointConfig) -> EndpointView:
+        """Take an engine in, described as in the configuration. It gets requests once it has been found to be up. It
+        stays over reloads, until it is removed; a restart forgets it."""
+        try:
+            return view(await control.add_endpoint(wanted))
+        except NameTaken:
+            raise HTTPException(409, f"There is an endpoint named `{wanted.name}` already.") from None
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
+
+    @router.delete(
+        "/api/endpoints/{name:path}",
+        tags=["endpoints"],
+        status_code=202,
+        responses={status: ERRORS[status] for status in (401, 404, 422)},
+    )
+    async def remove_endpoint(name: str) -> EndpointView:
+        """It gets no new requests, and is gone when those in flight are done or the drain time is over. One of the
+        configuration's file comes back with the next reload."""
+        endpoint = known(name)
+        await control.remove_endpoint(endpoint)
+        return view(endpoint)
 
     # names may contain slashes: that of a unix socket is its path
 
@@ -113,6 +155,29 @@ def _add_api(
         response.headers["cache-control"] = "no-store"
         now, unix_now = clock(), wall_clock()
         return [DecisionView.of(decision, now, unix_now) for decision in islice(reversed(scheduler.decisions), limit)]
+
+
+def _add_configuration(router: APIRouter, control: Control) -> None:
+    @router.get("/api/config", tags=["configuration"], responses={401: ERRORS[401]})
+    async def show_configuration(response: Response) -> Config:
+        """The configuration in effect, defaults and endpoints added here included; secrets are masked."""
+        response.headers["cache-control"] = "no-store"
+        return control.effective_config()
+
+    @router.post(
+        "/api/reload",
+        tags=["configuration"],
+        responses={status: ERRORS[status] for status in (401, 409, 422)},
+    )
+    async def reload_configuration() -> ReloadView:
+        """Read the configuration's file again. All of it takes effect, or it is refused with every mistake and its path
+        and nothing changes."""
+        try:
+            return await control.reload()
+        except NothingToReload as error:
+            raise HTTPException(409, str(error)) from None
+        except ConfigError as error:
+            raise HTTPException(422, f"The configuration was refused: {'; '.join(error.problems)}.") from None
 
 
 def _add_pages(app: FastAPI) -> None:

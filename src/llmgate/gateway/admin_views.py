@@ -135,6 +135,15 @@ class DecisionView(BaseModel):
         )
 
 
+class ReloadView(BaseModel):
+    """What a reload changed; all of it is in effect for new requests."""
+
+    added: list[str] = Field(description="endpoints that joined")
+    removed: list[str] = Field(description="endpoints that get no new requests and leave when theirs are done")
+    changed: list[str] = Field(description="endpoints that stay, with something new")
+    sections: list[str] = Field(description="other sections of the configuration that say something new")
+
+
 class ErrorDetail(BaseModel):
     message: str
     type: str

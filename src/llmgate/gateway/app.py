@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -11,7 +11,9 @@ from llmgate.core.errors import LlmgateError, MethodNotAllowed, RouteNotFound
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Kind
 from llmgate.gateway.asgi import Receive, Scope, Send, respond, respond_error, respond_json
-from llmgate.gateway.client import AsgiClient, ClientGone
+from llmgate.gateway.client import AsgiClient, Client, ClientGone
+from llmgate.gateway.cors import Cors, with_origins
+from llmgate.gateway.protocol import Serve
 from llmgate.gateway.proxy import Proxy
 from llmgate.telemetry.metrics import Metrics
 from llmgate.wire.headers import find
@@ -27,6 +29,9 @@ INFERENCE = {
 class App:
     """`draining` is set when the process is about to stop: /ready then says so to whoever balances in front."""
 
+    direct: Mapping[bytes, Serve]
+    refuse: Callable[[Client, LlmgateError], Awaitable[None]]
+
     def __init__(
         self,
         scheduler: Scheduler,
@@ -41,6 +46,8 @@ class App:
         self.body_limit = body_limit
         self.refuse = proxy.refuse
         self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in INFERENCE.items()}
+        self._without_cors = self.direct, self.refuse
+        self.cors: Cors | None = None
         self._scheduler = scheduler
         self._proxy = proxy
         self._metrics = metrics
@@ -53,9 +60,24 @@ class App:
             "/v1/models": self._models,
         }
 
+    def allow_origins(self, cors: Cors | None) -> None:
+        """From the next request on; None: pages of no other origin."""
+        self.cors = cors
+        self.direct, self.refuse = self._without_cors
+        if cors is not None:
+            self.direct = {path: with_origins(cors, serve) for path, serve in self.direct.items()}
+            self.refuse = with_origins(cors, self.refuse)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if self.cors is not None:
+            granted = self.cors.preflight(scope["headers"]) if scope["method"] == "OPTIONS" else None
+            if granted is not None:
+                await send({"type": "http.response.start", "status": 204, "headers": granted})
+                await send({"type": "http.response.body"})
+                return
+            send = self.cors.adding(scope["headers"], send)
         path = scope["path"]
         kind = INFERENCE.get(path)
         if kind is not None:

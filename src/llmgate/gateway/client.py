@@ -21,9 +21,22 @@ class Client(Protocol):
     headers: list[Header]  # of the request, names in lower case
     target: bytes  # path and query as they came
     body: bytes
-    gone: bool
-    """The client has left before its answer was complete: the task that serves it is cancelled at once, and what is
-    sent is dropped."""
+
+    @property
+    def gone(self) -> bool:
+        """The client has left before its answer was complete: the task that serves it is cancelled at once, and what is
+        sent is dropped."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the answer's body so far."""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """Address of the other end of the connection; empty if it has none."""
+        ...
 
     def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
         """The head and the first bytes of the body."""
@@ -59,6 +72,8 @@ class AsgiClient:
         self.target: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
         self.body = b""
         self.gone = False
+        self.sent = 0
+        self.peer: str = (scope.get("client") or ("",))[0]
         self._receive = receive
         self._send = send
         self._task: asyncio.Task[Any] | None = None
@@ -88,6 +103,7 @@ class AsgiClient:
         return self.write(body, more)
 
     def write(self, body: bytes, more: bool) -> bool:
+        self.sent += len(body)
         self._unsent.append({"type": "http.response.body", "body": body, "more_body": more})
         return False  # ASGI's send cannot be called without waiting
 

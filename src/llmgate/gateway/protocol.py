@@ -12,14 +12,13 @@ pinned, and tests/gateway/test_protocol.py holds what is relied on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmgate.core.errors import BodyTooLarge, LlmgateError
-from llmgate.gateway.client import Client
 from llmgate.wire.headers import Header, find
 
 LINGER_SECONDS = 2.0
@@ -28,14 +27,14 @@ LINGER_SECONDS = 2.0
 BODILESS = frozenset({204, 304})
 """Their answers have no body, whatever Content-Length says."""
 
-Serve = Callable[[Client], Awaitable[None]]
+Serve = Callable[["DirectClient"], Awaitable[None]]
 
 
 class DirectApp(Protocol):
     """What an application must have for its direct routes."""
 
     direct: Mapping[bytes, Serve]  # by path
-    refuse: Callable[[Client, LlmgateError], Awaitable[None]]  # answers a request whose body was not read
+    refuse: Callable[[DirectClient, LlmgateError], Awaitable[None]]  # answers a request whose body was not read
     body_limit: int  # bytes
 
 
@@ -59,6 +58,7 @@ class DirectClient:
         "_protocol",
         "_transport",
         "body",
+        "extra",
         "gone",
         "headers",
         "keep_alive",
@@ -67,6 +67,7 @@ class DirectClient:
         "received",
         "refused",
         "response_complete",
+        "sent",
         "target",
         "task",
     )
@@ -78,6 +79,8 @@ class DirectClient:
         self.pieces: list[bytes] = []
         self.received = 0  # bytes of the body so far
         self.gone = False
+        self.sent = 0
+        self.extra: Iterable[Header] = ()  # headers of the answer, beside those it is given
         self.task: asyncio.Task[None] | None = None  # that serves it
         self.keep_alive = keep_alive
         self.response_complete = False
@@ -88,6 +91,11 @@ class DirectClient:
         self._flow: FlowControl = protocol.flow
         self._chunked = False
         self._left = 0  # of the announced Content-Length
+
+    @property
+    def peer(self) -> str:
+        address = self._protocol.client
+        return address[0] if address else ""
 
     @property
     def disconnected(self) -> bool:
@@ -105,7 +113,7 @@ class DirectClient:
         if self.gone:
             return True
         length = find(headers, b"content-length")
-        lines = [b": ".join(pair) for pair in (*self._protocol.server_state.default_headers, *headers)]
+        lines = [b": ".join(pair) for pair in (*self._protocol.server_state.default_headers, *headers, *self.extra)]
         if not self.keep_alive:
             lines.append(b"connection: close")
         if length is not None and status not in BODILESS:
@@ -132,6 +140,7 @@ class DirectClient:
             await self._flow.drain()
 
     def _framed(self, body: bytes, more: bool) -> bytes:
+        self.sent += len(body)
         if self._chunked:
             if more:
                 return b"%x\r\n%b\r\n" % (len(body), body) if body else b""

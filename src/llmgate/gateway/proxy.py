@@ -11,8 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from random import Random
+from types import MappingProxyType
 
 from llmgate.core.errors import (
     InternalError,
@@ -26,11 +28,15 @@ from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, RetryPolicy, may_try_next
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from llmgate.gateway.access import entry_of
 from llmgate.gateway.client import Client, respond_error
 from llmgate.gateway.intake import Intake
+from llmgate.gateway.keep_alive import KeptAlive
+from llmgate.telemetry.access_log import AccessLog
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.engines import STREAM_ERROR, stream_refusal
+from llmgate.wire.forwarded import ClientAddress
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
 from llmgate.wire.openai import Body, error_event, replace_model
 from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
@@ -66,6 +72,7 @@ class Exchange:
     dispatched = 0.0
     first_byte: float | None = None
     usage: Usage | None = None
+    cause: TerminationCause | None = None  # of the last attempt's end
 
     def __init__(self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float) -> None:
         self.client = client
@@ -90,6 +97,9 @@ class Proxy:
         policy_name: str,
         timeouts: Timeouts,
         retry: RetryPolicy,
+        model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
+        keep_alive: float = 0.0,
+        client_address: ClientAddress | None = None,
         clock: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
@@ -97,22 +107,54 @@ class Proxy:
         self._client = client
         self._destinations = destinations
         self._metrics = metrics
-        self._policy_header = (b"x-llmgate-policy", policy_name.encode())
-        self._timeouts = timeouts
         self._retry = retry
         self._budget = RetryBudget(retry)
+        self.configure(
+            policy_name=policy_name,
+            timeouts=timeouts,
+            retry=retry,
+            model_timeouts=model_timeouts,
+            keep_alive=keep_alive,
+            client_address=client_address,
+        )
         self._clock = clock
+        self.access_log: AccessLog | None = None
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
+
+    def configure(
+        self,
+        *,
+        policy_name: str,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
+        keep_alive: float = 0.0,
+        client_address: ClientAddress | None = None,
+    ) -> None:
+        """For requests from now on. `model_timeouts`, by public model name, go before `timeouts`. `keep_alive`: seconds
+        between comments in a stream that has not begun; 0: none. `client_address`: tell engines the client's."""
+        self.policy_name = policy_name
+        self._policy_header = (b"x-llmgate-policy", policy_name.encode())
+        self._timeouts = timeouts
+        self._model_timeouts = model_timeouts
+        self._keep_alive = keep_alive
+        self._client_address = client_address
+        if retry != self._retry:
+            self._retry = retry
+            self._budget = RetryBudget(retry)
 
     async def serve(self, kind: Kind, client: Client) -> None:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
         if client.gone:
             return
         exchange = self._begin(client)
+        kept: KeptAlive | None = None
         try:
             request, exchange.fields = self._intake.understand(kind, client.body, exchange.id, exchange.arrived)
             exchange.request = request
+            if self._keep_alive and request.stream:
+                exchange.client = kept = KeptAlive(client, self._keep_alive, partial(self._begin_early, exchange))
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
             self._budget.note_request()
@@ -134,13 +176,20 @@ class Proxy:
                 self._metrics.rejected(InternalError.code)
             await self._break_off(exchange, InternalError(f"The gateway failed: {type(error).__name__}."))
         finally:
+            if kept is not None:
+                kept.stop()
             if exchange.endpoint is not None:
                 self._count(exchange, exchange.endpoint)
+            if self.access_log is not None:
+                self._log(exchange, self.access_log)
 
     async def refuse(self, client: Client, error: LlmgateError) -> None:
         """Answer a request that was not read to its end."""
         self._metrics.rejected(error.code or error.type)
-        await respond_error(client, error, [(b"x-request-id", self._begin(client).id_bytes)])
+        exchange = self._begin(client)
+        await self._break_off(exchange, error)
+        if self.access_log is not None:
+            self._log(exchange, self.access_log)
 
     def _begin(self, client: Client) -> Exchange:
         headers = sort_request_headers(client.headers)
@@ -184,6 +233,7 @@ class Proxy:
             cause = TerminationCause.CLIENT_GONE if exchange.client.gone else TerminationCause.SHUTDOWN
             raise
         finally:
+            exchange.cause = cause
             if response is not None:
                 response.close()
             self._scheduler.settle(
@@ -221,7 +271,11 @@ class Proxy:
         if fields.model is not None and fields.model != served:
             body = replace_model(body, served)
         headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
-        return destination.target, "POST", client.target, headers, body, self._timeouts
+        if self._client_address is not None:
+            address = self._client_address.of(client.peer, client.headers)
+            headers.append((b"x-forwarded-for", address.encode("latin-1", "replace")))
+        timeouts = self._model_timeouts.get(request.model, self._timeouts)
+        return destination.target, "POST", client.target, headers, body, timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
@@ -229,12 +283,7 @@ class Proxy:
         chunk = await response.read()
         if chunk.startswith(STREAM_ERROR) and stream_refusal(chunk) in BUSY_STATUSES:
             raise StreamRefused("The engine is full.")
-        own = [
-            (b"x-request-id", exchange.id_bytes),
-            (b"x-llmgate-endpoint", charge.endpoint.name.encode()),
-            self._policy_header,
-        ]
-        headers = response_headers(response.headers, own)
+        headers = response_headers(response.headers, self._own_headers(exchange, charge.endpoint))
         exchange.first_byte = self._clock()
         exchange.begun = True
         if response.status < 400:
@@ -267,6 +316,21 @@ class Proxy:
             client.respond(response.status, headers, chunk, False)
             exchange.usage = whole_usage(chunk)
 
+    def _own_headers(self, exchange: Exchange, endpoint: Endpoint) -> list[Header]:
+        return [
+            (b"x-request-id", exchange.id_bytes),
+            (b"x-llmgate-endpoint", endpoint.name.encode()),
+            self._policy_header,
+        ]
+
+    def _begin_early(self, exchange: Exchange) -> list[Header] | None:
+        """The head of a stream that is kept alive goes out before its engine has answered: no other may, from then."""
+        if exchange.endpoint is None:
+            return None
+        exchange.begun = True
+        exchange.meter = SseMeter()
+        return [*self._own_headers(exchange, exchange.endpoint), (b"content-type", b"text/event-stream")]
+
     async def _pass_on(
         self,
         exchange: Exchange,
@@ -287,6 +351,8 @@ class Proxy:
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
+        if exchange.begun:
+            return False
         now = self._clock()
         ready = self._scheduler.pool.ready(exchange.request.model, now)
         elsewhere = any(endpoint not in exchange.tried for endpoint in ready)
@@ -319,3 +385,6 @@ class Proxy:
             stream=exchange.meter is not None,
             estimated_prompt_tokens=None if request.byte_classes is None else request.prompt_tokens,
         )
+
+    def _log(self, exchange: Exchange, log: AccessLog) -> None:
+        log.write(entry_of(exchange, log, self.policy_name, self._clock()))

@@ -12,6 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from llmgate.gateway.asgi import ASGIApp, Receive, Scope, Send
+
 KEEP_ALIVE_SECONDS = 75
 """How long an idle client connection is kept: nginx's keepalive_timeout."""
 BACKLOG = 4096
@@ -113,3 +115,13 @@ def quiet_uvicorn() -> None:
     log = logging.getLogger("uvicorn.error")
     log.setLevel(logging.WARNING)
     log.addFilter(_KnownEndings())
+
+
+class Switch:
+    """An ASGI application that another can be put in the place of, also for connections that are open."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)

@@ -63,6 +63,17 @@ class Monitor:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
+    def set_pace(self, health: Pace, scrape: Pace) -> None:
+        """How often from now on; everything that is watched is asked at once."""
+        self._health, self._scrape = health, scrape
+        for endpoint in list(self._tasks):
+            self.rewatch(endpoint)
+
+    def rewatch(self, endpoint: Endpoint) -> None:
+        """Learn again what it is and serves, at once; its health stays as it is meanwhile."""
+        self.unwatch(endpoint)
+        self.watch(endpoint)
+
     async def stop(self) -> None:
         """Unwatch everything and wait until all tasks are gone."""
         for endpoint in list(self._tasks):

@@ -84,6 +84,7 @@ class Metrics:
         self._estimates: dict[str, Histogram] = {}
         self._retries: Counter[tuple[str, str]] = Counter()
         self._rejected: Counter[str] = Counter()
+        self._reloads: Counter[str] = Counter()
         self.registry = CollectorRegistry()
         self.registry.register(EndpointCollector(pool, clock))
         build = Info("llmgate_build", "The running version.", registry=self.registry)
@@ -122,6 +123,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A request was answered by the gateway itself without reaching an endpoint."""
         self._rejected[reason] += 1
+
+    def reloaded(self, result: str) -> None:
+        """The configuration was `applied` again, or `refused`."""
+        self._reloads[result] += 1
 
     def _take_in(self) -> None:
         ended, self._ended = self._ended, []
@@ -227,3 +232,10 @@ class Metrics:
         )
         for reason, count in self._rejected.items():
             yield f"{name}{{{exposition.labels(reason=reason)}}} {count}\n"
+
+        name = "llmgate_reloads_total"
+        yield exposition.header(
+            name, "counter", "Reloads of the configuration, by what became of them.", openmetrics=openmetrics
+        )
+        for result, count in self._reloads.items():
+            yield f"{name}{{{exposition.labels(result=result)}}} {count}\n"

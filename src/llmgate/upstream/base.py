@@ -124,6 +124,11 @@ class UpstreamClient(Protocol):
         """
         ...
 
+    def cut(self, target: Target) -> None:
+        """Close every connection to `target`, in use or idle: what is in flight there ends as if the engine had gone
+        away. The target may be used again."""
+        ...
+
     async def aclose(self) -> None:
         """Close every connection, in use or idle."""
         ...

@@ -108,6 +108,14 @@ class HttpxClient:
             response = await attempt.send(self._transport(target, keep_alive=False))
         return HttpxResponse(response, timeouts.idle, self._background)
 
+    def cut(self, target: Target) -> None:
+        for keep_alive in (True, False):
+            transport = self._transports.pop((target, keep_alive), None)
+            if transport is not None:
+                closing = asyncio.ensure_future(transport.aclose())
+                self._background.add(closing)
+                closing.add_done_callback(self._background.discard)
+
     async def aclose(self) -> None:
         for transport in self._transports.values():
             await transport.aclose()

@@ -64,6 +64,11 @@ class NativeClient:
                 raise error
             connection = None  # it was closed just before we wrote: once more, and not on another that may be as old
 
+    def cut(self, target: Target) -> None:
+        pool = self._pools.pop(target, None)
+        if pool is not None:
+            pool.close()
+
     async def aclose(self) -> None:
         """Close every connection, in use or idle; later calls of `open` raise RuntimeError."""
         self._closed = True

@@ -1,0 +1,97 @@
+"""A stream that says it is alive while its engine works on the prompt.
+
+Proxies and clients give up on a connection that is silent for a minute, and a long prompt may take longer. So after
+some seconds the head of the answer goes out with a comment, which clients of event streams skip, and more comments
+until the engine begins. Whatever becomes of the request after that can only be told within the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from llmgate.core.errors import UpstreamError
+from llmgate.gateway.client import Client
+from llmgate.wire.headers import Header, find
+from llmgate.wire.openai import error_body
+
+COMMENT = b": keep-alive\n\n"
+
+
+class KeptAlive:
+    """A Client around another, for a request that asks for a stream. Call `stop` when the request is done with.
+
+    `early_head` gives the headers of an answer that begins now, or None if it must not yet; after it has given some,
+    the answer has begun.
+    """
+
+    def __init__(self, client: Client, seconds: float, early_head: Callable[[], list[Header] | None]) -> None:
+        self.headers = client.headers
+        self.target = client.target
+        self.body = client.body
+        self._client = client
+        self._seconds = seconds
+        self._early_head = early_head
+        self._begun = False
+        self._whole: list[bytes] | None = None  # pieces of an answer that is no stream
+        self._status = 200
+        self._task = asyncio.get_running_loop().create_task(self._comment())
+
+    @property
+    def gone(self) -> bool:
+        return self._client.gone
+
+    @property
+    def sent(self) -> int:
+        return self._client.sent
+
+    @property
+    def peer(self) -> str:
+        return self._client.peer
+
+    def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
+        self.stop()
+        if not self._begun:
+            return self._client.respond(status, headers, body, more)
+        if (find(headers, b"content-type") or b"").startswith(b"text/event-stream") and status < 400:
+            return self._client.write(body, more)
+        self._whole, self._status = [], status
+        return self.write(body, more)
+
+    def write(self, body: bytes, more: bool) -> bool:
+        if self._whole is None:
+            return self._client.write(body, more)
+        self._whole.append(body)
+        return True if more else self._client.write(_event(self._status, b"".join(self._whole)), False)
+
+    async def drained(self) -> None:
+        await self._client.drained()
+
+    def stop(self) -> None:
+        """No more comments."""
+        self._task.cancel()
+
+    async def _comment(self) -> None:
+        client = self._client
+        while not client.gone:
+            await asyncio.sleep(self._seconds)
+            if self._begun:
+                went = client.write(COMMENT, True)
+            elif (head := self._early_head()) is not None:
+                self._begun = True
+                went = client.respond(200, head, COMMENT, True)
+            else:
+                continue
+            if not went:
+                await client.drained()
+
+
+def _event(status: int, body: bytes) -> bytes:
+    """A whole answer, an error most likely, as the one event of a stream."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        body = error_body(UpstreamError(f"The engine answered {status}, and not with JSON."))
+    return b"data: %b\n\n" % b" ".join(body.splitlines())
