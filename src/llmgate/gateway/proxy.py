@@ -52,6 +52,7 @@ class Exchange:
     endpoint: Endpoint | None = None  # the last one tried
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
+    complete = False  # all of it has
     meter: SseMeter | None = None  # of a streamed answer
     status = 0
     dispatched = 0.0
@@ -253,6 +254,7 @@ class Proxy:
             if not client.respond(response.status, headers, chunk, False):
                 await client.drained()
             exchange.usage = whole_usage(chunk)
+        exchange.complete = True
 
     async def _pass_on(
         self,
@@ -284,7 +286,7 @@ class Proxy:
         if not exchange.begun:
             exchange.status = error.status
             await respond_error(exchange.client, error, [(b"x-request-id", exchange.id_bytes)])
-        elif exchange.meter is not None:
+        elif exchange.meter is not None and not exchange.complete:  # it is, if a policy fails that hears of the end
             exchange.client.write(error_event(error, at_line_start=exchange.meter.at_line_start), False)
             await exchange.client.drained()
         # else: the server closes the connection, short of the announced length or the last chunk
