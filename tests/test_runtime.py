@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,29 @@ def test_the_same_authorities_are_the_same_target_so_that_a_reload_keeps_its_con
     renewed = targets()
     assert renewed[0] != before[0]
     assert renewed[1] == before[1]
+
+
+async def test_the_number_of_gpus_multiplies_the_weight_of_one_but_not_a_stated_weight() -> None:
+    gpus: dict[str, object] = {"gpus": [0, "GPU-1"]}
+    endpoints: list[dict[str, object]] = [{"gpu": "H100", **gpus}, gpus, {"gpu": "H100", "weight": 2.5, **gpus}]
+    urls = ({"url": f"http://127.0.0.1:{number}", **each} for number, each in enumerate(endpoints, start=1))
+    async with serving(*urls, wait=False) as served:
+        assert [endpoint.weight for endpoint in served.gateway.pool] == [3.2, 2.0, 2.5]
+
+
+@pytest.mark.parametrize(("seconds", "weight"), [(0.5, 0.1), (0, 1.0)])
+async def test_an_engine_that_is_taken_in_again_starts_slowly(seconds: float, weight: float) -> None:
+    async with (
+        FakeEngine([completion()]) as stays,
+        FakeEngine([completion()]) as returns,
+        serving(stays, returns, health={"slow_start": seconds}) as served,
+    ):
+        pool, now = served.gateway.pool, time.monotonic()
+        pool.ready("m", now)
+        pool.ready("m", now + 10)  # both have been there for long
+        for switch in ("drain", "undrain"):
+            assert (await served.admin.post(f"/api/endpoints/b/{switch}")).status_code == 200
+        pool.ready("m", now + 20)
+        assert [endpoint.weight for endpoint in pool] == pytest.approx([1.0, weight])
+        pool.ready("m", now + 21)
+        assert [endpoint.weight for endpoint in pool] == [1.0, 1.0]

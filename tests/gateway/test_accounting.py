@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import InferenceRequest, TerminationCause
+from llmgate.core.types import Endpoint, InferenceRequest, TerminationCause, Usage
 from llmgate.routing import registry
 from llmgate.testing.fake_upstream import (
     CLOSE,
@@ -20,7 +20,7 @@ from llmgate.testing.fake_upstream import (
     answer,
     chunk,
 )
-from tests.support.fake_engine import FakeEngine, completion, sse, stream
+from tests.support.fake_engine import DONE, FakeEngine, completion, sse, stream
 from tests.support.raw_client import RawClient, connect, post
 from tests.support.serving import HELLO, STREAMED, serving
 
@@ -133,6 +133,42 @@ async def test_a_policy_that_fails_is_a_500_and_leaves_no_charge(
         broken.failing = False
         assert (await served.chat()).status_code == 200
     assert "mine" in caplog.text
+
+
+class BrokenAtTheEnd(Broken):
+    def finished(
+        self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+    ) -> None:
+        raise KeyError("secret")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_policy_that_fails_when_it_hears_of_the_end_spoils_no_answer(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(registry.BUILT_IN, "broken", BrokenAtTheEnd)
+    script = stream(b"data: 1\n\n", DONE) if streamed else [completion()]
+    async with (
+        FakeEngine(script) as engine,
+        serving(engine, router={"policy": "broken"}) as served,
+        connect(served.gateway.data_port) as client,
+    ):
+        for _ in range(2):  # on one connection: nothing may come between the two answers
+            client.send(post(STREAMED if streamed else HELLO))
+            head, body = await client.answer()
+            assert head.status == 200
+            assert body == b"data: 1\n\n" + DONE if streamed else b"hello" in body
+        await served.settled()
+    assert "KeyError" in caplog.text
+
+
+async def test_what_a_composed_policy_chose_says_profile() -> None:
+    parts = {"policy": "profile", "filters": ["kv-room"], "scorers": ["prefix", "load", "latency"]}
+    async with FakeEngine([completion()]) as engine, serving(engine, router=parts) as served:
+        for _ in range(2):
+            answered = await served.chat()
+            assert answered.headers["x-llmgate-policy"] == "profile"
+        assert (await served.admin.get("/api/endpoints")).json()[0]["effective_weight"] == 1.0
 
 
 async def test_load_shrinks_while_the_answer_comes() -> None:

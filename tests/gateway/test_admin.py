@@ -100,6 +100,7 @@ async def test_an_endpoint_is_shown_with_its_specification_state_and_load(schedu
         "aliases": {},
         "precisions": {},
         "weight": 1.6,
+        "effective_weight": 1.6,
         "labels": {"zone": "x"},
         "gpu": "H100",
         "node": None,

@@ -51,6 +51,7 @@ class EndpointView(BaseModel):
     aliases: Mapping[str, list[str]] = Field(description="public name to its aliases")
     precisions: Mapping[str, str] = Field(description="public name to the stated precision")
     weight: float
+    effective_weight: float = Field(description="less than the weight while it starts slowly")
     labels: Mapping[str, str]
     gpu: str | None
     node: str | None
@@ -78,6 +79,7 @@ class EndpointView(BaseModel):
             },
             precisions=spec.precisions,
             weight=spec.weight,
+            effective_weight=endpoint.weight,
             labels=spec.labels,
             gpu=spec.gpu,
             node=spec.node,
