@@ -19,6 +19,7 @@ from llmgate.core.retry import RetryPolicy
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, EndpointSpec
 from llmgate.gateway.app import App
+from llmgate.gateway.edits import EditRules
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy
@@ -126,6 +127,7 @@ class Gateway:
             timeouts=Timeouts(timeouts.connect, timeouts.first_byte, timeouts.idle),
             retry=RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
             clock=self._clock,
+            edit_rules=EditRules(config.usage.inject, config.server.rewrite_answer_model),
         )
         return App(
             self.scheduler,

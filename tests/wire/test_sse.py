@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgate.core.types import Usage
-from llmgate.wire.sse import KEPT_BYTES, SseMeter, UsageTail, last_usage, whole_usage
+from llmgate.wire.sse import SseMeter
+from llmgate.wire.usage import KEPT_BYTES, UsageTail, last_usage, whole_usage
 
 STREAM = (
     b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -50,7 +51,7 @@ def test_a_stream_without_usage_is_counted() -> None:
         meter.feed(b'data: {"choices":[{"text":"x"}]}\n\n')
     meter.feed(b"data: [DONE]\n\n")
     assert meter.usage() is None
-    assert meter.counted_tokens() == 7
+    assert meter.counted_tokens(framing=1) == 7
 
 
 def test_the_last_of_many_usages_counts() -> None:

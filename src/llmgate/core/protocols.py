@@ -27,6 +27,9 @@ class Router(ABC):
     needs_prefix: bool = False
     """Ask for `Candidates.cached_tokens`; it costs a hash of the prompt and an index look-up a request."""
 
+    needs_session: bool = False
+    """Ask for `InferenceRequest.session`: what ties the requests of one conversation together."""
+
     tie_margin: float = 0.0
     """Costs within this fraction of the lowest count as equal (0.02 = 2 %)."""
 

@@ -9,12 +9,16 @@ from typing import Any
 
 import msgspec
 
-from llmgate.core.errors import BadRequest
+from llmgate.core.errors import BadRequest, RouteNotFound
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import InferenceRequest, Kind
 from llmgate.tokens import TokenCounter, TokenizerError, count_prompt
+from llmgate.wire.headers import Header, find
+from llmgate.wire.kinds import KindSpec
+from llmgate.wire.multipart import boundary_of, parse_form
 from llmgate.wire.openai import Body, parse_body
 from llmgate.wire.prefix_keys import prefix_keys
+from llmgate.wire.session import session_key
 
 logger = logging.getLogger("llmgate.gateway")
 
@@ -22,34 +26,53 @@ INLINE_TOKENIZE_BYTES = 2048
 """Longer prompts are tokenized in a thread: about 0.3 ms of the event loop's time is what 2 KiB take (measured)."""
 
 
+UNKNOWN_URL = "Unknown request URL; see the list of routes in the docs."
+
+
 class Intake:
-    def __init__(self, scheduler: Scheduler, tokenizers: Mapping[str, TokenCounter]) -> None:
+    """`log_sessions`: session keys are wanted even if the router has no use for them."""
+
+    def __init__(
+        self, scheduler: Scheduler, tokenizers: Mapping[str, TokenCounter], *, log_sessions: bool = False
+    ) -> None:
         self._scheduler = scheduler
         self._broken: set[str] = set()  # models whose tokenizer was reported as failing
         self.tokenizers = tokenizers  # by public model name
+        self.log_sessions = log_sessions
 
-    def understand(self, kind: Kind, body: bytes, request_id: str, now: float) -> tuple[InferenceRequest, Body]:
-        """What routing needs to know, with estimated tokens. Raises BadRequest, ModelNotFound, NoReadyEndpoint."""
+    def understand(
+        self, spec: KindSpec, headers: list[Header], body: bytes, request_id: str, now: float
+    ) -> tuple[InferenceRequest, Body]:
+        """What routing needs to know, with estimated tokens. Raises BadRequest, ModelNotFound, NoReadyEndpoint, and
+        RouteNotFound for what is no request without a model and has none."""
         scheduler = self._scheduler
-        fields = parse_body(body)
+        fields = _parse(spec, headers, body)
         model = scheduler.admit(self._sole_model() if fields.model is None else fields.model, now)
-        prompt = fields.prompt(kind)
-        keys: Sequence[int] = prefix_keys(model, prompt) if scheduler.router.needs_prefix else ()
+        router = scheduler.router
+        session = session_key(headers, fields) if self.log_sessions or router.needs_session else None
+        kind, limit = spec.kind, spec.output_limit(fields)
+        output = scheduler.expect_output(model, kind, limit)
+        if not spec.prompt:
+            tokens = 1 + (len(body) // spec.bytes_per_token if spec.bytes_per_token else 0)
+            request = InferenceRequest(request_id, kind, model, fields.stream, tokens, output, limit, session=session)
+            return request, fields
+        prompt = spec.prompt_of(fields)
+        keys: Sequence[int] = prefix_keys(model, prompt) if router.needs_prefix else ()
         holders = scheduler.holders(keys)
         classes = scheduler.classify(prompt, keys, holders)
-        limit = fields.output_limit
         request = InferenceRequest(
             request_id,
             kind,
             model,
-            fields.stream is True,
+            fields.stream,
             scheduler.knowledge(model).prompt.estimate(classes),
-            scheduler.expect_output(model, kind, limit),
+            output,
             limit,
             len(prompt),
             keys,
             holders,
             classes,
+            session,
         )
         return request, fields
 
@@ -92,3 +115,16 @@ class Intake:
                 self._broken.add(model)
                 logger.warning("tokenizer of %s failed (%s): such prompts are estimated", model, type(error).__name__)
             return None
+
+
+def _parse(spec: KindSpec, headers: list[Header], body: bytes) -> Body:
+    try:
+        boundary = boundary_of(find(headers, b"content-type")) if spec.form else None
+        fields = parse_body(body) if boundary is None else parse_form(body, boundary)
+    except BadRequest as error:
+        if spec.model_required and error.param is None:  # there is no making out whether it has one
+            raise RouteNotFound(UNKNOWN_URL) from None
+        raise
+    if spec.model_required and fields.model is None:
+        raise RouteNotFound(UNKNOWN_URL)
+    return fields

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
 from random import Random
@@ -20,12 +20,18 @@ from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, R
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from llmgate.gateway.client import Client, respond_error
+from llmgate.gateway.edits import EditRules, Edits, edits_for
 from llmgate.gateway.intake import Intake
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
+from llmgate.wire.assemble import Assembly
+from llmgate.wire.engines import make_of
+from llmgate.wire.event_edits import EventEditor
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
-from llmgate.wire.openai import Body, error_event, replace_model
-from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
+from llmgate.wire.kinds import KINDS, KindSpec, dialect_of
+from llmgate.wire.openai import Body
+from llmgate.wire.sse import SseMeter
+from llmgate.wire.usage import UsageTail, whole_usage
 
 logger = logging.getLogger("llmgate.gateway")
 
@@ -34,6 +40,10 @@ CLIENT_CLOSED_REQUEST = 499
 
 BUSY_SECONDS = (1.0, 30.0)
 """For how long an engine that answered 429 or 503 is passed over: what its Retry-After says, within these."""
+
+
+EVERYWHERE = frozenset({Kind.CHAT, Kind.COMPLETION})
+"""Kinds that every make of engine takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +59,15 @@ class Exchange:
 
     request: InferenceRequest
     fields: Body
+    spec: KindSpec
+    edits: Edits  # of the last attempt
     endpoint: Endpoint | None = None  # the last one tried
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
+    kept = False  # something of an answer has come: no other endpoint is asked
     meter: SseMeter | None = None  # of a streamed answer
+    editor: EventEditor | None = None  # of the same, if something is changed in it
+    unable: Collection[Endpoint] = ()  # engines that have no path for this kind of request
     status = 0
     dispatched = 0.0
     first_byte: float | None = None
@@ -82,6 +97,7 @@ class Proxy:
         timeouts: Timeouts,
         retry: RetryPolicy,
         clock: Callable[[], float],
+        edit_rules: EditRules = EditRules(),  # noqa: B008  (frozen)
     ) -> None:
         self._scheduler = scheduler
         self._intake = intake
@@ -93,6 +109,7 @@ class Proxy:
         self._retry = retry
         self._budget = RetryBudget(retry)
         self._clock = clock
+        self._edit_rules = edit_rules
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
 
@@ -101,9 +118,14 @@ class Proxy:
         if client.gone:
             return
         exchange = self._begin(client)
+        spec = exchange.spec = KINDS[kind]
         try:
-            request, exchange.fields = self._intake.understand(kind, client.body, exchange.id, exchange.arrived)
+            request, exchange.fields = self._intake.understand(
+                spec, client.headers, client.body, exchange.id, exchange.arrived
+            )
             exchange.request = request
+            if kind not in EVERYWHERE:
+                exchange.unable = self._unable(request)
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
             self._budget.note_request()
@@ -130,7 +152,7 @@ class Proxy:
     async def refuse(self, client: Client, error: LlmgateError) -> None:
         """Answer a request that was not read to its end."""
         self._metrics.rejected(error.code or error.type)
-        await respond_error(client, error, [(b"x-request-id", self._begin(client).id_bytes)])
+        await respond_error(client, error, [(b"x-request-id", self._begin(client).id_bytes)], dialect_of(client.target))
 
     def _begin(self, client: Client) -> Exchange:
         headers = sort_request_headers(client.headers)
@@ -163,7 +185,7 @@ class Proxy:
             return True
         except UpstreamError as error:
             cause, verdict, reason = error.cause, error.verdict, error.message
-            if exchange.begun or not self._may_go_on(exchange, error):
+            if exchange.kept or not self._may_go_on(exchange, error):
                 raise
             exchange.failure = error
             self._metrics.retried(charge.endpoint.name, error.code or "")
@@ -188,7 +210,8 @@ class Proxy:
         """Choose an endpoint and put the request on its account."""
         now = self._clock()
         try:
-            decision = self._scheduler.schedule(exchange.request, now, exchange.tried)
+            tried = [*exchange.tried, *exchange.unable] if exchange.unable else exchange.tried
+            decision = self._scheduler.schedule(exchange.request, now, tried)
         except NoReadyEndpoint:
             raise exchange.failure or NoReadyEndpoint("No endpoint is ready; try again shortly.") from None
         charge = self._scheduler.book(exchange.request, decision, now)
@@ -202,14 +225,13 @@ class Proxy:
         self, exchange: Exchange, endpoint: Endpoint
     ) -> tuple[Target, str, bytes, list[Header], bytes, Timeouts]:
         """The arguments of UpstreamClient.open: what the client sent, with the edits that the contract lists."""
-        request, fields, client = exchange.request, exchange.fields, exchange.client
+        client = exchange.client
         destination = self._destinations[endpoint.name]
-        body = client.body
-        served = endpoint.models.get(request.model, request.model)
-        if fields.model is not None and fields.model != served:
-            body = replace_model(body, served)
+        edits = exchange.edits = edits_for(
+            self._edit_rules, exchange.spec, exchange.request, exchange.fields, client.body, endpoint
+        )
         headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
-        return destination.target, "POST", client.target, headers, body, self._timeouts
+        return destination.target, "POST", client.target, headers, edits.body, self._timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
@@ -222,23 +244,30 @@ class Proxy:
         ]
         headers = response_headers(response.headers, own)
         exchange.first_byte = self._clock()
-        exchange.begun = True
+        exchange.kept = True
         if response.status < 400:
             self._scheduler.answered(charge, exchange.first_byte)
-        more = not response.ended
+        edits, more = exchange.edits, not response.ended
         if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
-            meter = exchange.meter = SseMeter()
+            meter = SseMeter(exchange.spec.usage_at_start)
             charge.prefill_done()
-
-            def take(piece: bytes) -> bool:
-                charge.progress(meter.feed(piece))
-                return client.write(piece, True)
-
-            charge.progress(meter.feed(chunk))
+            if edits.assembly is not None:
+                await self._put_together(exchange, charge, response, headers, chunk, meter, edits.assembly)
+                return
+            exchange.meter = meter
+            take = self._stream_taker(exchange, charge, meter)
             # without its length, if it has one: should it break, there must be room for an error event
             headers = [header for header in headers if header[0] != b"content-length"]
-            await self._pass_on(client, response, headers, chunk, take, more)
-            exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
+            charge.progress(meter.feed(chunk))
+            if exchange.editor is not None:
+                chunk = exchange.editor.feed(chunk)
+            await self._pass_on(exchange, response, headers, chunk, take, more)
+            spec, request = exchange.spec, charge.request
+            exchange.usage = meter.usage() or Usage(
+                request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
+            )
+        elif edits.answer:
+            await self._pass_on_edited(exchange, response, headers, chunk)
         elif more:
             tail = UsageTail()
             tail.keep(chunk)
@@ -247,34 +276,115 @@ class Proxy:
                 tail.keep(piece)
                 return client.write(piece, True)
 
-            await self._pass_on(client, response, headers, chunk, keep, more)
+            await self._pass_on(exchange, response, headers, chunk, keep, more)
             exchange.usage = tail.usage()
         else:
+            exchange.begun = True
             if not client.respond(response.status, headers, chunk, False):
                 await client.drained()
             exchange.usage = whole_usage(chunk)
 
+    def _stream_taker(self, exchange: Exchange, charge: Charge, meter: SseMeter) -> Callable[[bytes], bool]:
+        client, edits = exchange.client, exchange.edits.answer
+        if not edits:
+
+            def take(piece: bytes) -> bool:
+                charge.progress(meter.feed(piece))
+                return client.write(piece, True)
+
+            return take
+        editor = exchange.editor = EventEditor(edits)
+
+        def take_edited(piece: bytes) -> bool:
+            charge.progress(meter.feed(piece))
+            return client.write(editor.feed(piece), True)
+
+        return take_edited
+
+    async def _put_together(
+        self,
+        exchange: Exchange,
+        charge: Charge,
+        response: UpstreamResponse,
+        headers: list[Header],
+        first: bytes,
+        meter: SseMeter,
+        assembly: Assembly,
+    ) -> None:
+        """A stream that the client did not ask for: it gets the answer that the stream makes, at its end."""
+        client = exchange.client
+
+        def take(piece: bytes) -> bool:
+            charge.progress(meter.feed(piece))
+            assembly.feed(piece)
+            return True
+
+        take(first)
+        await response.pump(take, client.drained)
+        status, body = assembly.finish()
+        exchange.status = status
+        exchange.usage = whole_usage(body)
+        await self._send_whole(exchange, headers, body)
+
+    async def _pass_on_edited(
+        self, exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes
+    ) -> None:
+        """An answer in which something is changed: its length is known only when all of it is."""
+        pieces = [first]
+
+        def keep(piece: bytes) -> bool:
+            pieces.append(piece)
+            return True
+
+        await response.pump(keep, exchange.client.drained)
+        body = b"".join(pieces)
+        exchange.usage = whole_usage(body)
+        await self._send_whole(exchange, headers, body)
+
+    async def _send_whole(self, exchange: Exchange, headers: list[Header], body: bytes) -> None:
+        client, edits = exchange.client, exchange.edits
+        for edit in edits.answer:
+            body = edit(body)
+        changed = (b"content-length", b"content-type") if edits.assembly is not None else (b"content-length",)
+        headers = [header for header in headers if header[0] not in changed]
+        if edits.assembly is not None:
+            headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", b"%d" % len(body)))
+        exchange.begun = True
+        if not client.respond(exchange.status, headers, body, False):
+            await client.drained()
+
     async def _pass_on(
         self,
-        client: Client,
+        exchange: Exchange,
         response: UpstreamResponse,
         headers: list[Header],
         first: bytes,
         take: Callable[[bytes], bool],
         more: bool,
     ) -> None:
+        client, editor = exchange.client, exchange.editor
+        if editor is not None and not more:
+            first += editor.rest()
+        exchange.begun = True
         if not client.respond(response.status, headers, first, more):
             await client.drained()
         if more:
             await response.pump(take, client.drained)
-            if not client.write(b"", False):
+            if not client.write(b"" if editor is None else editor.rest(), False):
                 await client.drained()
+
+    def _unable(self, request: InferenceRequest) -> Collection[Endpoint]:
+        """Endpoints whose make has no path for this kind of request, as long as there are others."""
+        ready = self._scheduler.pool.ready(request.model, self._clock())
+        unable = [endpoint for endpoint in ready if request.kind in make_of(endpoint.engine).lacks]
+        return unable if len(unable) < len(ready) else ()
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
         now = self._clock()
         ready = self._scheduler.pool.ready(exchange.request.model, now)
-        elsewhere = any(endpoint not in exchange.tried for endpoint in ready)
+        elsewhere = any(endpoint not in exchange.tried and endpoint not in exchange.unable for endpoint in ready)
         return elsewhere and may_try_next(
             failure, attempts=len(exchange.tried), policy=self._retry, budget=self._budget, now=now
         )
@@ -283,9 +393,12 @@ class Proxy:
         """End an answer that cannot be completed, in a way that no client takes for its end."""
         if not exchange.begun:
             exchange.status = error.status
-            await respond_error(exchange.client, error, [(b"x-request-id", exchange.id_bytes)])
+            request_id = (b"x-request-id", exchange.id_bytes)
+            await respond_error(exchange.client, error, [request_id], exchange.spec.dialect)
         elif exchange.meter is not None:
-            exchange.client.write(error_event(error, at_line_start=exchange.meter.at_line_start), False)
+            sent = exchange.meter if exchange.editor is None else exchange.editor
+            closing = exchange.spec.dialect.closing_event(error, at_line_start=sent.at_line_start)
+            exchange.client.write(closing, False)
             await exchange.client.drained()
         # else: the server closes the connection, short of the announced length or the last chunk
 

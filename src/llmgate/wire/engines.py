@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+
+from llmgate.core.types import Kind
 
 GENERIC = "openai"
 """An OpenAI-compatible server of unknown make: it is routed to by the gateway's own accounting only."""
@@ -39,6 +41,9 @@ class EngineKind:
     capacity: tuple[tuple[Reading, ...], ...] = ()  # each candidate is a product, in tokens
     awake: tuple[str, str, str] | None = None  # a gauge, its label, its value there: such a series is 0 while it sleeps
     capacity_page: tuple[str, Callable[[bytes], int | None]] | None = None  # asked when metrics do not tell
+    ignores_disconnects: bool = False  # works on for a client that has left, unless it streams
+    takes_stream_options: bool = True  # a request with `stream_options` is not refused
+    lacks: frozenset[Kind] = frozenset()  # kinds of request that it is known to have no path for
 
 
 def product(*factors: object) -> int | None:
@@ -79,6 +84,7 @@ ENGINES: Mapping[str, EngineKind] = {
         ),
         # asleep, its /health answers 200 and its queues are empty, but a request hangs
         awake=("vllm:engine_sleep_state", "sleep_state", "awake"),
+        lacks=frozenset({Kind.GENERATE}),
     ),
     "sglang": EngineKind(
         # without --enable-metrics there is no /metrics, but /v1/loads still tells
@@ -102,6 +108,10 @@ ENGINES: Mapping[str, EngineKind] = {
         running=("tgi_batch_current_size",),
         waiting=("tgi_queue_size",),
         capacity_page=("/info", parse_tgi_info),
+        lacks=frozenset(
+            {Kind.EMBEDDING, Kind.RESPONSES, Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE}
+            | {Kind.DETOKENIZE, Kind.AUDIO}
+        ),
     ),
     "trtllm": EngineKind(
         metrics_paths=("/prometheus/metrics",),  # /metrics is JSON, and reading it drains it
@@ -111,6 +121,7 @@ ENGINES: Mapping[str, EngineKind] = {
         waiting=("trtllm_num_requests_waiting",),
         kv_usage=("trtllm_kv_cache_utilization",),
         capacity=((Reading("trtllm_kv_cache_max_blocks"), Reading("trtllm_kv_cache_tokens_per_block")),),
+        lacks=frozenset({Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE, Kind.GENERATE, Kind.AUDIO}),
     ),
     "llamacpp": EngineKind(
         prefix="llamacpp:",
@@ -120,17 +131,25 @@ ENGINES: Mapping[str, EngineKind] = {
         waiting=("llamacpp:requests_deferred",),
         kv_usage=("llamacpp:kv_cache_usage_ratio",),  # gone from newer builds
         capacity_page=("/props", parse_props),
+        ignores_disconnects=True,
+        lacks=frozenset({Kind.SCORE, Kind.GENERATE}),
     ),
-    GENERIC: EngineKind(health_path="/v1/models", metrics_paths=()),
+    GENERIC: EngineKind(health_path="/v1/models", metrics_paths=(), takes_stream_options=False),
 }
+
+
+def make_of(engine: str | None) -> EngineKind:
+    """What is known of an engine of this make; None: not recognised yet."""
+    return ENGINES[engine or GENERIC]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """What /v1/models lists. LoRA adapters are names like any other."""
+    """What /v1/models lists. LoRA adapters are names like any other; `parents` tells which models they adapt."""
 
     ids: tuple[str, ...]
     owners: tuple[str, ...]
+    parents: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_models(body: bytes) -> ModelList | None:
@@ -145,7 +164,12 @@ def parse_models(body: bytes) -> ModelList | None:
         # they are shown in logs and on pages: no control characters
         tuple(dict.fromkeys(name for name in ids if isinstance(name, str) and name and name.isprintable())),
         tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, str))),
+        {card["id"]: card["parent"] for card in cards if _is_name(card.get("id")) and _is_name(card.get("parent"))},
     )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 # Detection: each clue is a path and what a 200 answer to it proves. They are tried in this order; then the Server
