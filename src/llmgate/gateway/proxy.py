@@ -42,6 +42,9 @@ BUSY_SECONDS = (1.0, 30.0)
 """For how long an engine that answered 429 or 503 is passed over: what its Retry-After says, within these."""
 
 
+STREAM_HEADERS = (b"content-length", b"content-type", b"cache-control", b"x-accel-buffering")
+"""What an engine says of a stream, and does not say of a whole answer."""
+
 EVERYWHERE = frozenset({Kind.CHAT, Kind.COMPLETION})
 """Kinds that every make of engine takes."""
 
@@ -345,7 +348,7 @@ class Proxy:
         client, edits = exchange.client, exchange.edits
         for edit in edits.answer:
             body = edit(body)
-        changed = (b"content-length", b"content-type") if edits.assembly is not None else (b"content-length",)
+        changed = STREAM_HEADERS if edits.assembly is not None else (b"content-length",)
         headers = [header for header in headers if header[0] not in changed]
         if edits.assembly is not None:
             headers.append((b"content-type", b"application/json"))

@@ -52,7 +52,7 @@ class Assembly(ABC):
             return (code if known else 500), msgspec.json.encode({"error": self._failure})  # type: ignore[return-value]
         if self._malformed:
             raise ProtocolViolation("the engine's stream cannot be put together to an answer")
-        if not self._begun or not self._done:
+        if not self._begun or not self._complete():
             raise Truncated("the engine's stream ended before its answer did")
         try:
             return 200, msgspec.json.encode(self._answer())
@@ -75,6 +75,9 @@ class Assembly(ABC):
             self._add(event)
         except SHAPELESS:
             self._malformed = True
+
+    def _complete(self) -> bool:
+        return self._done
 
     @abstractmethod
     def _add(self, event: Json) -> None:
@@ -115,10 +118,8 @@ class _ChoicesAssembly(Assembly):
         choices = [self._end(index, choice) for index, choice in sorted(self._choices.items())]
         return {"choices": choices, **self._fields, "object": self.object}
 
-    def finish(self) -> tuple[int, bytes]:
-        if self._choices and all(choice["finish_reason"] for choice in self._choices.values()):
-            self._done = True  # not every engine says [DONE]
-        return super().finish()
+    def _complete(self) -> bool:
+        return self._done or all(choice["finish_reason"] for choice in self._choices.values())  # some omit [DONE]
 
     def _begin(self) -> Json:
         return {"finish_reason": None}

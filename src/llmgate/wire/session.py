@@ -54,4 +54,4 @@ def _text(raw: msgspec.Raw) -> str | None:
 
 
 def _bounded(key: str) -> str:
-    return key if len(key) <= LONGEST else xxh3_128_hexdigest(key.encode("utf-8", "surrogatepass"))
+    return key if len(key) <= LONGEST else xxh3_128_hexdigest(key.encode())
