@@ -146,9 +146,11 @@ async def test_a_failure_after_something_came_is_a_502_and_is_not_tried_elsewher
 
 
 async def test_an_engine_that_falls_silent_half_way_is_a_504() -> None:
-    async with FakeEngine([STREAM_HEAD, chunk(EVENTS[0])]) as engine:
-        async with in_front_of(engine, timeouts={"idle": 0.05}) as served:
-            assert (await served.chat()).status_code == 504
+    async with (
+        FakeEngine([STREAM_HEAD, chunk(EVENTS[0])]) as engine,
+        in_front_of(engine, timeouts={"idle": 0.05}) as served,
+    ):
+        assert (await served.chat()).status_code == 504
 
 
 async def test_an_error_is_the_engines_own_whether_it_comes_as_an_answer_or_in_the_stream() -> None:

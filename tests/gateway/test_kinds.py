@@ -293,17 +293,19 @@ class WithAdapter(FakeEngine):
 
 
 async def test_models_aliases_and_adapters_have_cards_of_their_own() -> None:
-    async with WithAdapter([completion()]) as engine:
-        async with serving(engine, models=[{"name": "m", "aliases": ["gpt-4o"]}]) as served:
-            listed = {card["id"]: card for card in (await served.client.get("/v1/models")).json()["data"]}
-            assert set(listed) == {"m", "sql", "gpt-4o"}
-            assert (listed["sql"]["parent"], listed["gpt-4o"]["root"]) == ("m", "m")
-            for name, card in listed.items():
-                assert (await served.client.get(f"/v1/models/{name}")).json() == card
-            unknown = await served.client.get("/v1/models/other")
-            assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
-            assert (await served.client.delete("/v1/models/m")).status_code == 405
-            assert (await served.chat({"model": "sql", "messages": []})).status_code == 200
+    async with (
+        WithAdapter([completion()]) as engine,
+        serving(engine, models=[{"name": "m", "aliases": ["gpt-4o"]}]) as served,
+    ):
+        listed = {card["id"]: card for card in (await served.client.get("/v1/models")).json()["data"]}
+        assert set(listed) == {"m", "sql", "gpt-4o"}
+        assert (listed["sql"]["parent"], listed["gpt-4o"]["root"]) == ("m", "m")
+        for name, card in listed.items():
+            assert (await served.client.get(f"/v1/models/{name}")).json() == card
+        unknown = await served.client.get("/v1/models/other")
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+        assert (await served.client.delete("/v1/models/m")).status_code == 405
+        assert (await served.chat({"model": "sql", "messages": []})).status_code == 200
     assert json.loads(engine.asked[0].body)["model"] == "sql"
 
 
@@ -344,3 +346,20 @@ async def test_the_session_is_known_only_to_a_router_that_asks_for_it(monkeypatc
 def test_what_generates_is_known() -> None:
     generating = {Kind.CHAT, Kind.COMPLETION, Kind.RESPONSES, Kind.MESSAGES, Kind.GENERATE}
     assert {kind for kind in Kind if kind.generates} == generating
+
+
+async def test_prompts_are_counted_exactly_where_there_is_a_tokenizer(caplog: pytest.LogCaptureFixture) -> None:
+    said = {"messages": [{"role": "user", "content": "Hello there"}]}
+    async with FakeEngine([OK]) as engine, serving(engine, models=[{"name": "m", "tokenizer": "embedded"}]) as served:
+        await served.chat(said)
+        await ask(served, "/v1/messages", said)
+        await ask(served, "/v1/responses", {"input": "Hello there"})
+        await ask(served, "/generate", {"inputs": "Hello there"})
+        chat, message, response, generation = (each.prompt_tokens for each in served.gateway.scheduler.decisions)
+        assert chat == message == response > generation == 2
+        for path in ("/tokenize", "/v1/rerank", "/v1/score", "/v1/messages/count_tokens"):
+            await ask(served, path, said)
+        assert "tokenizer" not in caplog.text  # there was nothing to count
+        for odd in ({"messages": 7}, {"messages": [{"role": "user"}]}, {"system": {"x": 1}, "messages": []}, {}):
+            assert (await ask(served, "/v1/messages", odd)).status_code == 200
+            assert (await ask(served, "/v1/responses", {"input": odd})).status_code == 200

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmgate.testing.fake_upstream import CLOSE, LAST_CHUNK, STREAM_HEAD, ReceivedRequest, answer, chunk
+from llmgate.testing.fake_upstream import CLOSE, LAST_CHUNK, STREAM_HEAD, ReceivedRequest, Script, answer, chunk
 from tests.support.fake_engine import DONE, JSON, FakeEngine, sse, stream
 from tests.support.serving import CHAT, STREAMED, Served, serving
 
@@ -95,11 +95,13 @@ async def test_options_that_are_none_are_left_for_the_engine_to_refuse(options: 
 )
 async def test_who_is_asked_depends_on_the_make_and_the_configuration(engine: str, inject: str, injected: bool) -> None:
     events = sse({"choices": [{"delta": {"content": "x"}}]}, {"choices": [{"delta": {}}]})
-    async with FakeEngine(stream(*events)) as fake:
-        async with serving({"url": fake.url, "engine": engine}, usage={"inject": inject}) as served:
-            assert (await served.chat(STREAMED)).content == b"".join(events)
-            assert await tokens(served, "completion") == 2  # none told: counted
-            assert served.gateway.scheduler.knowledge("m").prompt.samples == 0
+    async with (
+        FakeEngine(stream(*events)) as fake,
+        serving({"url": fake.url, "engine": engine}, usage={"inject": inject}) as served,
+    ):
+        assert (await served.chat(STREAMED)).content == b"".join(events)
+        assert await tokens(served, "completion") == 2  # none told: counted
+        assert served.gateway.scheduler.knowledge("m").prompt.samples == 0
     assert (asks(fake.asked[0].body) is not None) is injected
 
 
@@ -120,7 +122,11 @@ async def test_requests_that_are_not_streamed_are_left_alone() -> None:
 
 async def test_a_stream_that_ends_without_an_empty_line_loses_nothing() -> None:
     cut_short = TEXT + b"data: [DONE]\n"
-    for script in (stream(cut_short), [STREAM_HEAD.replace(b"transfer-encoding: chunked\r\n", b""), cut_short, CLOSE]):
+    scripts: list[Script] = [
+        stream(cut_short),
+        [STREAM_HEAD.replace(b"transfer-encoding: chunked\r\n", b""), cut_short, CLOSE],
+    ]
+    for script in scripts:
         async with FakeEngine(script) as engine, serving(engine) as served:
             assert (await served.chat(STREAMED)).content == cut_short
 

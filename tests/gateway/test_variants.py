@@ -98,6 +98,8 @@ async def test_so_do_the_chunks_of_a_stream() -> None:
 
 async def test_where_the_names_are_the_same_nothing_is_held_back_or_changed() -> None:
     odd = b'{ "model":"m", "usage":{"prompt_tokens":1} } '
-    async with FakeEngine([answer(odd, headers=[JSON])]) as engine:
-        async with serving(engine, server={"rewrite_answer_model": True}) as served:
-            assert (await served.chat()).content == odd
+    async with (
+        FakeEngine([answer(odd, headers=[JSON])]) as engine,
+        serving(engine, server={"rewrite_answer_model": True}) as served,
+    ):
+        assert (await served.chat()).content == odd

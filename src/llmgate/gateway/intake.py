@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from llmgate.core.errors import BadRequest, RouteNotFound
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import InferenceRequest, Kind
+from llmgate.core.types import InferenceRequest
 from llmgate.tokens import TokenCounter, TokenizerError, count_prompt
 from llmgate.wire.headers import Header, find
-from llmgate.wire.kinds import KindSpec
+from llmgate.wire.kinds import KINDS, KindSpec
 from llmgate.wire.multipart import boundary_of, parse_form
 from llmgate.wire.openai import Body, parse_body
 from llmgate.wire.prefix_keys import prefix_keys
@@ -78,7 +77,7 @@ class Intake:
 
     async def count(self, request: InferenceRequest, fields: Body) -> None:
         """Replace the estimate by the exact count, for models with a tokenizer."""
-        tokens = await self._count(request.model, request.kind, fields)
+        tokens = await self._count(request.model, KINDS[request.kind], fields)
         request.holders = None  # time has passed
         if tokens is not None:
             request.prompt_tokens = tokens
@@ -90,27 +89,22 @@ class Intake:
             raise BadRequest("you must provide a model parameter", param="model", code="missing_model")
         return models[0] if models else ""
 
-    async def _count(self, model: str, kind: Kind, fields: Body) -> int | None:
-        """Exact prompt tokens, or None if the tokenizer cannot do this prompt."""
-        counter = self.tokenizers[model]
-        raw = {
-            "messages": fields.messages,
-            "prompt": fields.prompt_field,
-            "input": fields.input,
-            "tools": fields.tools,
-            "chat_template_kwargs": fields.chat_template_kwargs,
-        }
-        size = sum(len(bytes(part)) for part in raw.values())
+    async def _count(self, model: str, spec: KindSpec, fields: Body) -> int | None:
+        """Exact prompt tokens, or None if the kind has none to count or the tokenizer cannot do this prompt."""
+        if spec.countable is None:
+            return None
+        counter, as_prompt = self.tokenizers[model], spec.countable
+        raw = {name: part for name in (*spec.prompt, "chat_template_kwargs") if (part := getattr(fields, name))}
+        size = sum(map(len, raw.values()))
 
         def work() -> int:
-            decoded: dict[str, Any] = {key: msgspec.json.decode(part) for key, part in raw.items() if bytes(part)}
-            return count_prompt(counter, kind, decoded)
+            return count_prompt(counter, *as_prompt({name: msgspec.json.decode(part) for name, part in raw.items()}))
 
         try:
             if size <= INLINE_TOKENIZE_BYTES:
                 return work()
             return await asyncio.get_running_loop().run_in_executor(None, work)
-        except (TokenizerError, msgspec.DecodeError, TypeError, ValueError) as error:
+        except (TokenizerError, msgspec.DecodeError, TypeError, ValueError, KeyError, AttributeError) as error:
             if model not in self._broken:
                 self._broken.add(model)
                 logger.warning("tokenizer of %s failed (%s): such prompts are estimated", model, type(error).__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,7 @@ from llmgate.core.errors import LlmgateError
 from llmgate.core.types import Kind
 from llmgate.wire import anthropic, openai
 from llmgate.wire.assemble import Assembly, ChatAssembly, CompletionAssembly, MessageAssembly, ResponseAssembly
+from llmgate.wire.chats import chat, completion, embedding, generation, messages, responses
 from llmgate.wire.openai import Body, whole_number
 
 
@@ -53,6 +54,8 @@ class KindSpec:
     """Streams tell their usage only if `stream_options.include_usage` asks for it."""
     assembly: Callable[[], Assembly] | None = None
     """Puts a streamed answer together to what the engine would have said without streaming."""
+    countable: Callable[[dict[str, Any]], tuple[Kind, dict[str, Any]]] | None = None
+    """Makes of the decoded fields of the prompt what a tokenizer can count: a chat, a completion's prompt, an input."""
     form: bool = False
     """May come as a multipart form."""
     bytes_per_token: int = 0
@@ -99,6 +102,7 @@ _SPECS = (
         limits=("max_completion_tokens", "max_tokens"),
         takes_stream_options=True,
         assembly=ChatAssembly,
+        countable=chat,
     ),
     KindSpec(
         Kind.COMPLETION,
@@ -106,8 +110,9 @@ _SPECS = (
         limits=("max_completion_tokens", "max_tokens"),
         takes_stream_options=True,
         assembly=CompletionAssembly,
+        countable=completion,
     ),
-    KindSpec(Kind.EMBEDDING, prompt=("input",)),
+    KindSpec(Kind.EMBEDDING, prompt=("input",), countable=embedding),
     KindSpec(
         Kind.RESPONSES,
         prompt=("tools", "instructions", "input"),
@@ -115,6 +120,7 @@ _SPECS = (
         dialect=RESPONSES,
         framing=8,  # created, in_progress, item and part added, text, part and item done, completed
         assembly=ResponseAssembly,
+        countable=responses,
     ),
     KindSpec(
         Kind.MESSAGES,
@@ -124,6 +130,7 @@ _SPECS = (
         framing=5,  # message_start, content_block_start and _stop, message_delta, message_stop
         usage_at_start=True,
         assembly=MessageAssembly,
+        countable=messages,
     ),
     KindSpec(Kind.COUNT_TOKENS, dialect=ANTHROPIC),
     KindSpec(Kind.RERANK, prompt=("query", "documents")),
@@ -135,6 +142,7 @@ _SPECS = (
         prompt=("inputs", "text", "input_ids"),
         limits=("parameters.max_new_tokens", "sampling_params.max_new_tokens"),
         framing=0,
+        countable=generation,
     ),
     # Whisper hears 50 tokens a second, and uploads are compressed: 128 kbit/s are 320 bytes a token
     KindSpec(Kind.AUDIO, form=True, bytes_per_token=320),
