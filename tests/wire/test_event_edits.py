@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgate.wire.event_edits import MOST_HELD, EventEditor, data_of, events_of, renaming, without_usage_chunk
+from llmgate.wire.event_edits import MOST_HELD, WITHOUT_USAGE_CHUNK, EventEditor, data_of, events_of, renaming
 
 STREAMS = sorted((Path(__file__).parent.parent / "data" / "streams").glob("*.sse"))
 
@@ -27,7 +27,7 @@ LINE_ENDS = [b"\n", b"\r\n", b"\r"]
 
 
 def edited(pieces: list[bytes], *edits: object) -> bytes:
-    editor = EventEditor(edits or (without_usage_chunk,))  # type: ignore[arg-type]
+    editor = EventEditor(edits or (WITHOUT_USAGE_CHUNK,))  # type: ignore[arg-type]
     return b"".join(map(editor.feed, pieces)) + editor.rest()
 
 
@@ -64,7 +64,7 @@ def test_recorded_streams_pass_byte_for_byte_and_lose_only_a_usage_chunk(file: P
 
 
 def test_an_event_goes_on_as_soon_as_it_is_whole() -> None:
-    editor = EventEditor((without_usage_chunk,))
+    editor = EventEditor((WITHOUT_USAGE_CHUNK,))
     assert editor.feed(b'data: {"choices":[1]}\n\nda') == b'data: {"choices":[1]}\n\n'
     assert editor.feed(b"ta: 2\n") == b""
     assert editor.feed(b"\n") == b"data: 2\n\n"
@@ -99,7 +99,7 @@ def test_what_only_looks_like_it_stays(event: bytes) -> None:
 
 def test_an_event_too_long_to_be_held_passes_unedited_and_the_next_is_edited_again() -> None:
     long = b'data: {"choices":[],"usage":{"prompt_tokens":1},"x":"' + b"x" * MOST_HELD
-    editor = EventEditor((without_usage_chunk,))
+    editor = EventEditor((WITHOUT_USAGE_CHUNK,))
     assert editor.at_line_start
     assert editor.feed(long) == long
     assert not editor.at_line_start
@@ -119,12 +119,14 @@ def test_the_model_gets_its_public_name_and_what_the_text_says_of_models_stays()
 
 
 def test_a_name_with_marks_of_its_own_is_taken_literally() -> None:
-    assert renaming('m.*"\\', r"\1")(rb'{"model":"m.*\"\\"} {"model":"mxx"}') == rb'{"model":"\\1"} {"model":"mxx"}'
+    assert (
+        renaming('m.*"\\', r"\1").change(rb'{"model":"m.*\"\\"} {"model":"mxx"}') == rb'{"model":"\\1"} {"model":"mxx"}'
+    )
 
 
 @given(st.binary(max_size=200))
 def test_garbage_passes_byte_for_byte(garbage: bytes) -> None:
-    assert edited([garbage[:50], garbage[50:]], without_usage_chunk, renaming("a", "b")) == garbage
+    assert edited([garbage[:50], garbage[50:]], WITHOUT_USAGE_CHUNK, renaming("a", "b")) == garbage
 
 
 def test_events_and_their_data() -> None:

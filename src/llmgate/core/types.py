@@ -37,6 +37,8 @@ class Kind(enum.Enum):
     generates: bool
     """Whether answers are made token by token, so that there is an output to expect and to learn from."""
 
+    __hash__ = object.__hash__  # members are compared by identity; enum's own hash costs a call in Python
+
     def __new__(cls, value: str, generates: bool = False) -> Kind:
         kind = object.__new__(cls)
         kind._value_ = value

@@ -11,7 +11,7 @@ import msgspec
 from llmgate.core.types import Endpoint, InferenceRequest
 from llmgate.wire.assemble import Assembly
 from llmgate.wire.engines import EngineKind, make_of
-from llmgate.wire.event_edits import Edit, renaming, without_usage_chunk
+from llmgate.wire.event_edits import WITHOUT_USAGE_CHUNK, Edit, renaming
 from llmgate.wire.kinds import KindSpec
 from llmgate.wire.openai import Body, insert_field, replace_field
 
@@ -60,7 +60,7 @@ def edits_for(
             asking = _asking_for_usage(fields, body) if rules.injects(make_of(endpoint.engine)) else None
             if asking is not None:
                 body = asking
-                answer.append(without_usage_chunk)
+                answer.append(WITHOUT_USAGE_CHUNK)
     elif spec.assembly is not None and endpoint.engine is not None and make_of(endpoint.engine).ignores_disconnects:
         carried = _carried_as_stream(spec, fields, body)
         if carried is not None:

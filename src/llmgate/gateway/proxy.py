@@ -347,7 +347,7 @@ class Proxy:
     async def _send_whole(self, exchange: Exchange, headers: list[Header], body: bytes) -> None:
         client, edits = exchange.client, exchange.edits
         for edit in edits.answer:
-            body = edit(body)
+            body = edit.change(body)
         changed = STREAM_HEADERS if edits.assembly is not None else (b"content-length",)
         headers = [header for header in headers if header[0] not in changed]
         if edits.assembly is not None:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 MOST_HELD = 256 * 1024
 """Bytes. A longer event passes unedited: the events that edits look for are short."""
 
-Edit = Callable[[bytes], bytes]
-"""Gets one or more whole events, and gives what is to stand in their place."""
+
+class Edit(NamedTuple):
+    """A change. `change` gets one or more whole events, and gives what is to stand in their place."""
+
+    marker: bytes  # what holds none of this is not changed
+    change: Callable[[bytes], bytes]
+
 
 _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # an empty line: of LF, of CRLF, of CR
 _END = re.compile(rb"\n\n|\n\r\n|\r\r")
@@ -55,25 +61,33 @@ class EventSplitter:
 class EventEditor:
     """Applies edits to the events of a stream."""
 
-    __slots__ = ("_edits", "_inside", "_splitter")
+    __slots__ = ("_edits", "_inside", "_splitter", "_whole")
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         self._edits = edits
         self._splitter = EventSplitter()
         self._inside = False  # an event too long to be held back, which is passing
+        self._whole = True  # neither is anything held back
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go on to the client with this chunk; often nothing, or more than the chunk."""
+        if self._whole and chunk.endswith(b"\n\n"):  # an event a chunk, as engines send them
+            for marker, change in self._edits:
+                if marker in chunk:
+                    chunk = change(chunk)
+            return chunk
         events, passed = self._splitter.whole(chunk), b""
         if self._inside and events:
             end = _END.search(events)
             at = end.end() if end else len(events)
             events, passed, self._inside = events[at:], events[:at], False
-        for edit in self._edits:
-            events = edit(events)
+        for marker, change in self._edits:
+            if marker in events:
+                events = change(events)
         if self._splitter.held > MOST_HELD:
             events += self._splitter.rest()
             self._inside = True
+        self._whole = not (self._splitter.held or self._inside)
         return passed + events if passed else events
 
     @property
@@ -110,15 +124,16 @@ class _UsageChunk(msgspec.Struct):
 _usage_chunks = msgspec.json.Decoder(_UsageChunk)
 
 
-def without_usage_chunk(events: bytes) -> bytes:
-    """Without the chunk that only `stream_options.include_usage` asks for: no choices, and the usage. Comments that
-    stand within that event stay."""
-    if b'"prompt_tokens"' not in events:
-        return events
+def _without_usage_chunk(events: bytes) -> bytes:
     return b"".join(
         _comments(event) if b'"prompt_tokens"' in event and _is_usage_chunk(data_of(event)) else event
         for event in events_of(events)
     )
+
+
+WITHOUT_USAGE_CHUNK = Edit(b'"prompt_tokens"', _without_usage_chunk)
+"""Takes out the chunk that only `stream_options.include_usage` asks for: no choices, and the usage. Comments that stand
+within that event stay."""
 
 
 def _is_usage_chunk(data: bytes) -> bool:
@@ -137,4 +152,4 @@ def renaming(served: str, name: str) -> Edit:
     answer's text says of models stays."""
     pattern = re.compile(rb'(?<!\\)("model"\s*:\s*)' + re.escape(msgspec.json.encode(served)))
     new = msgspec.json.encode(name)
-    return lambda answer: pattern.sub(lambda found: found[1] + new, answer)
+    return Edit(b'"model"', lambda answer: pattern.sub(lambda found: found[1] + new, answer))

@@ -6,7 +6,8 @@ A new kind is one entry of `KINDS` and its paths in `ROUTES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,20 +64,28 @@ class KindSpec:
     model_required: bool = False
     """Without a model it is no known request."""
 
+    _parts: Callable[[Body], tuple[msgspec.Raw, ...]] = field(init=False, repr=False)
+    _limits: tuple[tuple[str, str], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # worked out once: these are read for each request
+        object.__setattr__(
+            self, "_parts", attrgetter(*self.prompt, "absent", "absent")
+        )  # with one name it gives no tuple
+        object.__setattr__(self, "_limits", tuple(name.partition(".")[::2] for name in self.limits))
+
     def prompt_of(self, body: Body) -> bytes:
         """The raw JSON that makes up the prompt."""
-        parts = [bytes(part) for name in self.prompt if (part := getattr(body, name))]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts = list(filter(None, self._parts(body)))
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def output_limit(self, body: Body) -> int | None:
         """Tokens that the client allows for all answers together; None if it sets no (sensible) limit."""
-        for name in self.limits:
-            outer, _, inner = name.partition(".")
-            raw = bytes(getattr(body, outer))
-            if inner and raw:
-                raw = _inner_field(raw)
-            if raw not in (b"", b"null"):
-                return body.output_limit(whole_number(raw))
+        for outer, inner in self._limits:
+            if part := getattr(body, outer):
+                raw = _inner_field(part) if inner else bytes(part)
+                if raw not in (b"", b"null"):
+                    return body.output_limit(whole_number(raw))
         return None
 
 
@@ -87,7 +96,7 @@ class _Inner(msgspec.Struct):
 _inner_decoder = msgspec.json.Decoder(_Inner)
 
 
-def _inner_field(raw: bytes) -> bytes:
+def _inner_field(raw: msgspec.Raw) -> bytes:
     """`max_new_tokens` of TGI's `parameters` and SGLang's `sampling_params`; empty if there is none."""
     try:
         return bytes(_inner_decoder.decode(raw).max_new_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -56,6 +56,8 @@ class Body(msgspec.Struct):
     conversation_id: msgspec.Raw = ABSENT
     metadata: msgspec.Raw = ABSENT
     user: msgspec.Raw = ABSENT
+
+    absent: ClassVar[msgspec.Raw] = ABSENT
 
     @property
     def stream(self) -> bool:
