@@ -67,7 +67,7 @@ class Exchange:
     endpoint: Endpoint | None = None  # the last one tried
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
-    kept = False  # something of an answer has come: no other endpoint is asked
+    kept = False  # something of an answer has come: no other endpoint is asked any more
     meter: SseMeter | None = None  # of a streamed answer
     editor: EventEditor | None = None  # of the same, if something is changed in it
     unable: Collection[Endpoint] = ()  # engines that have no path for this kind of request
@@ -184,7 +184,7 @@ class Proxy:
             else:
                 await self._relay(exchange, charge, response)
                 cause = TerminationCause.COMPLETED
-                verdict = Verdict.GOOD if status < 400 else Verdict.NEUTRAL
+                verdict = Verdict.GOOD if exchange.status < 400 else Verdict.NEUTRAL
             return True
         except UpstreamError as error:
             cause, verdict, reason = error.cause, error.verdict, error.message
@@ -322,10 +322,13 @@ class Proxy:
             assembly.feed(piece)
             return True
 
-        take(first)
-        await response.pump(take, client.drained)
-        status, body = assembly.finish()
-        exchange.status = status
+        try:
+            take(first)
+            await response.pump(take, client.drained)
+            exchange.status, body = assembly.finish()
+        except UpstreamError:
+            exchange.kept = assembly.begun
+            raise
         exchange.usage = whole_usage(body)
         await self._send_whole(exchange, headers, body)
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from llmgate.core.errors import ProtocolViolation, Truncated, UpstreamError
+from llmgate.core.retry import RETRYABLE_STATUSES
 from llmgate.wire.event_edits import EventSplitter, data_of
 
 SET_ONCE = frozenset({"id", "type", "role", "object", "name"})
@@ -28,7 +29,7 @@ class Assembly(ABC):
     def __init__(self) -> None:
         self._splitter = EventSplitter()
         self._failure: Json | None = None  # an error that the engine reports in its stream
-        self._begun = False
+        self.begun = False  # something of the answer has come
         self._done = False
         self._malformed = False
 
@@ -37,22 +38,22 @@ class Assembly(ABC):
             self._take(data_of(event))
 
     def finish(self) -> tuple[int, bytes]:
-        """Status and JSON of the answer; the stream has ended well as far as HTTP goes.
+        """Status and JSON of the answer, which may be the engine's refusal; the stream has ended well as far as HTTP
+        goes.
 
         Raises UpstreamError: Truncated if it lacks its end, ProtocolViolation if it is no such stream, or the plain one
-        if the engine reports that it failed half-way.
+        if the engine reports that it failed.
         """
         if rest := self._splitter.rest():
             self._take(data_of(rest))
         if self._failure is not None:
-            if self._begun:
-                raise UpstreamError("the engine reported an error in the middle of its answer")
             code = self._failure.get("code")
-            known = isinstance(code, int) and 400 <= code <= 599
-            return (code if known else 500), msgspec.json.encode({"error": self._failure})  # type: ignore[return-value]
+            if self.begun or not isinstance(code, int) or not 400 <= code < 500 or code in RETRYABLE_STATUSES:
+                raise UpstreamError("the engine reported an error in its stream")
+            return code, msgspec.json.encode({"error": self._failure})
         if self._malformed:
             raise ProtocolViolation("the engine's stream cannot be put together to an answer")
-        if not self._begun or not self._complete():
+        if not self.begun or not self._complete():
             raise Truncated("the engine's stream ended before its answer did")
         try:
             return 200, msgspec.json.encode(self._answer())
@@ -101,7 +102,7 @@ class _ChoicesAssembly(Assembly):
         pieces = event.pop("choices", [])
         self._fields |= event
         for piece in pieces:
-            self._begun = True
+            self.begun = True
             index = piece.pop("index", 0)
             if index not in self._choices:
                 self._choices[index] = self._begin()
@@ -171,10 +172,10 @@ class ResponseAssembly(Assembly):
         self._response: Json = {}
 
     def _add(self, event: Json) -> None:
-        self._begun = self._begun or event["type"] not in ("response.created", "response.in_progress")
+        self.begun = self.begun or event["type"] not in ("response.created", "response.in_progress")
         if event["type"] in self.ENDS:
             self._response = event["response"]
-            self._begun = self._done = True
+            self.begun = self._done = True
 
     def _answer(self) -> Json:
         return self._response
@@ -194,7 +195,7 @@ class MessageAssembly(Assembly):
             case "message_start":
                 self._message = event["message"]
             case "content_block_start":
-                self._begun = True
+                self.begun = True
                 self._blocks[event["index"]] = event["content_block"]
             case "content_block_delta":
                 self._delta(event["index"], event["delta"])
@@ -203,7 +204,7 @@ class MessageAssembly(Assembly):
                 usage = {name: count for name, count in (event.get("usage") or {}).items() if count is not None}
                 self._message["usage"] = (self._message.get("usage") or {}) | usage
             case "message_stop":
-                self._begun = self._done = True
+                self.begun = self._done = True
 
     def _delta(self, index: int, delta: Json) -> None:
         block = self._blocks[index]

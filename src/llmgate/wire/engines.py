@@ -121,7 +121,10 @@ ENGINES: Mapping[str, EngineKind] = {
         waiting=("trtllm_num_requests_waiting",),
         kv_usage=("trtllm_kv_cache_utilization",),
         capacity=((Reading("trtllm_kv_cache_max_blocks"), Reading("trtllm_kv_cache_tokens_per_block")),),
-        lacks=frozenset({Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE, Kind.GENERATE, Kind.AUDIO}),
+        lacks=frozenset(
+            {Kind.EMBEDDING, Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE, Kind.TOKENIZE}
+            | {Kind.DETOKENIZE, Kind.GENERATE, Kind.AUDIO}
+        ),
     ),
     "llamacpp": EngineKind(
         prefix="llamacpp:",
