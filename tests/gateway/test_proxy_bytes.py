@@ -108,13 +108,14 @@ async def test_a_stream_arrives_chunk_by_chunk_as_the_engine_sends_it(engine: Fa
         assert await client.chunk() == b""
 
 
-@pytest.mark.parametrize("name", ["chat.sse", "completion.sse", "comments.sse", "multi-line.sse"])
-async def test_a_recorded_stream_passes_byte_for_byte_wherever_it_is_cut(name: str) -> None:
-    recorded = (STREAMS / name).read_bytes()
-    random = Random(name)
+@pytest.mark.parametrize("inject", ["auto", "never"])  # looked through for a usage chunk, and not
+@pytest.mark.parametrize("file", sorted(STREAMS.glob("*.sse")), ids=lambda file: file.stem)
+async def test_a_recorded_stream_passes_byte_for_byte_wherever_it_is_cut(file: Path, inject: str) -> None:
+    recorded = file.read_bytes()
+    random = Random(file.name)
     cuts = [0, *sorted(random.sample(range(1, len(recorded)), 40)), len(recorded)]
     pieces = [recorded[start:end] for start, end in itertools.pairwise(cuts)]
-    async with FakeEngine(stream(*pieces)) as engine, serving(engine) as served:
+    async with FakeEngine(stream(*pieces)) as engine, serving(engine, usage={"inject": inject}) as served:
         answered = await served.chat(STREAMED)
     assert answered.content == recorded
 

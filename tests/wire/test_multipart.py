@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgate.core.errors import BadRequest
-from llmgate.wire.multipart import MOST_PARTS, boundary_of, parse_form
+from llmgate.wire.multipart import LONGEST_HEAD, MOST_PARTS, boundary_of, parse_form
 
 BOUNDARY = b"xYz"
 
@@ -63,6 +63,7 @@ def test_a_form_without_a_model_has_none() -> None:
         (b"--xYz\r\nContent-Disposition: form-data", "breaks off"),
         (part(b"model", b"m") * 2 + END, "twice"),
         (part(b"model", b"\xff") + END, "must be a string"),
+        (part(b"x" * LONGEST_HEAD, b"") + END, "bytes of headers"),
         (part(b"x", b"") * (MOST_PARTS + 1) + END, "more than"),
     ],
 )

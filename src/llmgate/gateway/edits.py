@@ -45,26 +45,30 @@ class Edits(NamedTuple):
 
 def edits_for(
     rules: EditRules, spec: KindSpec, request: InferenceRequest, fields: Body, body: bytes, endpoint: Endpoint
-) -> Edits:
-    """`body` is as the client sent it. Raises nothing."""
+) -> Edits | None:
+    """`body` is as the client sent it. None: it goes as it is, and so does the answer. Raises nothing."""
+    asked = fields.model
+    served = endpoint.models.get(request.model, request.model)
+    if request.stream:
+        asks_usage = spec.takes_stream_options and rules.injects(make_of(endpoint.engine))
+        carried = False
+    else:
+        asks_usage = False
+        carried = spec.assembly is not None and make_of(endpoint.engine).ignores_disconnects
+    if not (asks_usage or carried) and (asked is None or asked == served) and not rules.answer_model:
+        return None
     answer: list[Edit] = []
     assembly: Assembly | None = None
-    served = endpoint.models.get(request.model, request.model)
-    asked = fields.model
+    edited: bytes | None
     if asked is not None and asked != served:
         body = fields.renamed(body, served)
     if rules.answer_model and served != (asked or request.model):
         answer.append(renaming(served, asked or request.model))
-    if request.stream:
-        if spec.takes_stream_options and rules.inject_usage != "never":
-            asking = _asking_for_usage(fields, body) if rules.injects(make_of(endpoint.engine)) else None
-            if asking is not None:
-                body = asking
-                answer.append(WITHOUT_USAGE_CHUNK)
-    elif spec.assembly is not None and endpoint.engine is not None and make_of(endpoint.engine).ignores_disconnects:
-        carried = _carried_as_stream(spec, fields, body)
-        if carried is not None:
-            body, assembly = carried, spec.assembly()
+    if asks_usage and (edited := _asking_for_usage(fields, body)) is not None:
+        body = edited
+        answer.append(WITHOUT_USAGE_CHUNK)
+    if carried and spec.assembly is not None and (edited := _carried_as_stream(spec, fields, body)) is not None:
+        body, assembly = edited, spec.assembly()
     return Edits(body, answer, assembly)
 
 

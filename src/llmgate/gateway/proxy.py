@@ -24,7 +24,6 @@ from llmgate.gateway.edits import EditRules, Edits, edits_for
 from llmgate.gateway.intake import Intake
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
-from llmgate.wire.assemble import Assembly
 from llmgate.wire.engines import make_of
 from llmgate.wire.event_edits import EventEditor
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
@@ -63,7 +62,7 @@ class Exchange:
     request: InferenceRequest
     fields: Body
     spec: KindSpec
-    edits: Edits  # of the last attempt
+    edits: Edits | None = None  # of the last attempt
     endpoint: Endpoint | None = None  # the last one tried
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
@@ -234,7 +233,8 @@ class Proxy:
             self._edit_rules, exchange.spec, exchange.request, exchange.fields, client.body, endpoint
         )
         headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
-        return destination.target, "POST", client.target, headers, edits.body, self._timeouts
+        body = client.body if edits is None else edits.body
+        return destination.target, "POST", client.target, headers, body, self._timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
         """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
@@ -254,8 +254,8 @@ class Proxy:
         if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
             meter = SseMeter(exchange.spec.usage_at_start)
             charge.prefill_done()
-            if edits.assembly is not None:
-                await self._put_together(exchange, charge, response, headers, chunk, meter, edits.assembly)
+            if edits is not None and edits.assembly is not None:
+                await self._put_together(exchange, charge, response, headers, chunk, meter, edits)
                 return
             exchange.meter = meter
             take = self._stream_taker(exchange, charge, meter)
@@ -269,8 +269,8 @@ class Proxy:
             exchange.usage = meter.usage() or Usage(
                 request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
             )
-        elif edits.answer:
-            await self._pass_on_edited(exchange, response, headers, chunk)
+        elif edits is not None and edits.answer:
+            await self._pass_on_edited(exchange, response, headers, chunk, edits)
         elif more:
             tail = UsageTail()
             tail.keep(chunk)
@@ -288,15 +288,15 @@ class Proxy:
             exchange.usage = whole_usage(chunk)
 
     def _stream_taker(self, exchange: Exchange, charge: Charge, meter: SseMeter) -> Callable[[bytes], bool]:
-        client, edits = exchange.client, exchange.edits.answer
-        if not edits:
+        client, edits = exchange.client, exchange.edits
+        if edits is None or not edits.answer:
 
             def take(piece: bytes) -> bool:
                 charge.progress(meter.feed(piece))
                 return client.write(piece, True)
 
             return take
-        editor = exchange.editor = EventEditor(edits)
+        editor = exchange.editor = EventEditor(edits.answer)
 
         def take_edited(piece: bytes) -> bool:
             charge.progress(meter.feed(piece))
@@ -312,10 +312,11 @@ class Proxy:
         headers: list[Header],
         first: bytes,
         meter: SseMeter,
-        assembly: Assembly,
+        edits: Edits,
     ) -> None:
         """A stream that the client did not ask for: it gets the answer that the stream makes, at its end."""
-        client = exchange.client
+        client, assembly = exchange.client, edits.assembly
+        assert assembly is not None
 
         def take(piece: bytes) -> bool:
             charge.progress(meter.feed(piece))
@@ -330,10 +331,10 @@ class Proxy:
             exchange.kept = assembly.begun
             raise
         exchange.usage = whole_usage(body)
-        await self._send_whole(exchange, headers, body)
+        await self._send_whole(exchange, headers, body, edits)
 
     async def _pass_on_edited(
-        self, exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes
+        self, exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes, edits: Edits
     ) -> None:
         """An answer in which something is changed: its length is known only when all of it is."""
         pieces = [first]
@@ -345,10 +346,10 @@ class Proxy:
         await response.pump(keep, exchange.client.drained)
         body = b"".join(pieces)
         exchange.usage = whole_usage(body)
-        await self._send_whole(exchange, headers, body)
+        await self._send_whole(exchange, headers, body, edits)
 
-    async def _send_whole(self, exchange: Exchange, headers: list[Header], body: bytes) -> None:
-        client, edits = exchange.client, exchange.edits
+    async def _send_whole(self, exchange: Exchange, headers: list[Header], body: bytes, edits: Edits) -> None:
+        client = exchange.client
         for edit in edits.answer:
             body = edit.change(body)
         changed = STREAM_HEADERS if edits.assembly is not None else (b"content-length",)

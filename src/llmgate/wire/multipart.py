@@ -10,9 +10,13 @@ from llmgate.core.errors import BadRequest
 from llmgate.wire.openai import Body
 
 LONGEST_FIELD = 4096  # bytes: what is longer is no name of a model
+LONGEST_HEAD = 8192  # bytes of a part's own headers
 MOST_PARTS = 1000
 _BOUNDARY = re.compile(rb'multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.I | re.S)
-_NAME = re.compile(rb'content-disposition\s*:\s*form-data\s*;(?:[^\r\n]*;)?\s*name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.I)
+_NAME = re.compile(
+    rb'^content-disposition[ \t]*:[ \t]*form-data[ \t]*;(?:[^\r\n]*;)?[ \t]*name=(?:"([^"\r\n]*)"|([^\s;"]+))',
+    re.I | re.M,
+)
 
 
 class Form(Body):
@@ -47,6 +51,8 @@ def parse_form(body: bytes, boundary: bytes) -> Form:
         end = body.find(delimiter, head_end + 2)  # an empty part's delimiter begins with the end of its head
         if head_end < 0 or end < 0:
             raise BadRequest("The multipart form breaks off: its last boundary is missing.")
+        if head_end - at > LONGEST_HEAD:
+            raise BadRequest(f"A part of the multipart form has more than {LONGEST_HEAD} bytes of headers.")
         start = min(head_end + 4, end)
         name = _NAME.search(body, at, head_end)
         if name is not None:
