@@ -26,6 +26,7 @@ from llmgate.gateway.app import App
 from llmgate.gateway.asgi import ASGIApp
 from llmgate.gateway.control import NameTaken, NothingToReload
 from llmgate.gateway.cors import Cors
+from llmgate.gateway.edits import EditRules
 from llmgate.gateway.fleet import Fleet, Member
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
@@ -83,6 +84,7 @@ class Gateway:
             undo.callback(admin_socket.close)
             self.access_log = _access_log(config)
             undo.pop_all()
+        self._intake.log_sessions = self.access_log is not None
         self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
         self.data_port: int = data_socket.getsockname()[1]
         self.admin_port: int = admin_socket.getsockname()[1]
@@ -262,6 +264,7 @@ class Gateway:
         self._intake.tokenizers = plan.tokenizers
         self._proxy.configure(**_proxy_settings(config))
         self.access_log = self._proxy.access_log = plan.access_log
+        self._intake.log_sessions = plan.access_log is not None
         self.app.body_limit = config.server.body_limit
         self.app.allow_origins(_cors(config))
         self._admin_app.app = plan.admin_app
@@ -392,6 +395,7 @@ class _ProxySettings(TypedDict):
     model_timeouts: Mapping[str, Timeouts]
     keep_alive: float
     client_address: ClientAddress | None
+    edit_rules: EditRules
 
 
 def _proxy_settings(config: Config) -> _ProxySettings:
@@ -408,6 +412,7 @@ def _proxy_settings(config: Config) -> _ProxySettings:
             if (own := model.timeouts) is not None
         },
         "keep_alive": server.stream_keep_alive,
+        "edit_rules": EditRules(config.usage.inject, server.rewrite_answer_model),
         "client_address": (
             ClientAddress(server.trusted_proxies, server.forwarded_header) if server.send_client_address else None
         ),

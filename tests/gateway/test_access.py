@@ -152,6 +152,16 @@ async def test_prefixes_are_hashed_if_asked_for_whatever_the_policy(log: Path, p
     assert len(one) == 2
 
 
+async def test_a_session_from_the_body_is_in_the_log_as_its_hash(log: Path) -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine, access_log=on(log, hash_key="k")) as served:
+        await served.chat(HELLO | {"prompt_cache_key": "mine"})
+        await served.chat(HELLO, x_session_id="mine")
+        await served.chat(HELLO)
+    first, second, third = (line["session"] for line in lines(log))
+    assert first == second is not None
+    assert third is None
+
+
 async def test_no_prompt_answer_key_or_session_gets_into_the_log(log: Path) -> None:
     body = STREAMED | {"messages": [{"role": "user", "content": "canary-prompt " * 100}], "user": "canary-user"}
     broken = [STREAM_HEAD, chunk(b"data: canary-answer\n\n"), b"canary-nonsense\r\n"]

@@ -79,7 +79,7 @@ async def test_clients_and_engines_that_leave_at_random_moments_leave_no_charge(
         FakeEngine(fail_at_random) as b,
         FakeEngine(fail_at_random) as c,
         serving(
-            *(a, b, c),
+            *(a, b, {"url": c.url, "engine": "llamacpp"}),  # c's answers are put together
             timeouts={"first_byte": 0.2, "idle": 0.2, "drain": 2},
             health={"strikes": 1000, "eject": 0.05},
         ) as served,

@@ -63,11 +63,13 @@ async def test_a_stream_with_a_length_that_breaks_ends_with_an_error_event_too()
         assert error_in(await client.body(answered))["code"] == "truncated"
 
 
-async def test_a_break_within_an_event_is_closed_off_before_the_error_event() -> None:
+@pytest.mark.parametrize(("inject", "closed_off"), [("never", b"\n\n"), ("auto", b"")])
+async def test_a_break_within_an_event_is_closed_off_before_the_error_event(inject: str, closed_off: bytes) -> None:
+    """Where the usage that was asked for is looked for in the stream, a cut event is not sent in the first place."""
     broken = asyncio.Event()
     async with (
         FakeEngine([STREAM_HEAD, chunk(EVENT + b'data: {"cut'), broken, RESET]) as engine,
-        serving(engine) as served,
+        serving(engine, usage={"inject": inject}) as served,
         connect(served.gateway.data_port) as client,
     ):
         client.send(post(STREAMED))
@@ -75,8 +77,8 @@ async def test_a_break_within_an_event_is_closed_off_before_the_error_event() ->
         await client.chunk()
         broken.set()
         rest = await client.body(head)
-    assert rest.startswith(b"\n\n")
-    assert error_in(rest[2:])["code"] == "truncated"
+    assert rest.startswith(closed_off + b"data: {")
+    assert error_in(rest.removeprefix(closed_off))["code"] == "truncated"
 
 
 async def test_a_stream_that_falls_silent_ends_with_an_error_event() -> None:

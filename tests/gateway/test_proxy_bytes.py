@@ -17,6 +17,7 @@ from tests.support.raw_client import connect, post
 from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
 
 STREAMS = Path(__file__).parent.parent / "data" / "streams"
+RECORDED = {file.stem: file.read_bytes() for file in sorted(STREAMS.glob("*.sse"))}
 ODD_BODY = (
     b' {"messages" : [ {"role":"user","content":"caf\\u00e9 \xf0\x9f\x8e\x89 \\"model\\": 1"} ],\r\n\t"model":"m" , '
     b'"unknown":{"model":"not this"},"big":12345678901234567890123,"float":1.0e-7,"temperature":0.10}\n'
@@ -108,13 +109,14 @@ async def test_a_stream_arrives_chunk_by_chunk_as_the_engine_sends_it(engine: Fa
         assert await client.chunk() == b""
 
 
-@pytest.mark.parametrize("name", ["chat.sse", "completion.sse", "comments.sse", "multi-line.sse"])
-async def test_a_recorded_stream_passes_byte_for_byte_wherever_it_is_cut(name: str) -> None:
-    recorded = (STREAMS / name).read_bytes()
+@pytest.mark.parametrize("inject", ["auto", "never"])  # looked through for a usage chunk, and not
+@pytest.mark.parametrize("name", list(RECORDED))
+async def test_a_recorded_stream_passes_byte_for_byte_wherever_it_is_cut(name: str, inject: str) -> None:
+    recorded = RECORDED[name]
     random = Random(name)
     cuts = [0, *sorted(random.sample(range(1, len(recorded)), 40)), len(recorded)]
     pieces = [recorded[start:end] for start, end in itertools.pairwise(cuts)]
-    async with FakeEngine(stream(*pieces)) as engine, serving(engine) as served:
+    async with FakeEngine(stream(*pieces)) as engine, serving(engine, usage={"inject": inject}) as served:
         answered = await served.chat(STREAMED)
     assert answered.content == recorded
 

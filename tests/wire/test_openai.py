@@ -12,22 +12,23 @@ from hypothesis import strategies as st
 
 from llmgate.core.errors import BadRequest, ModelNotFound
 from llmgate.core.types import Kind
-from llmgate.wire.openai import error_body, error_event, parse_body, replace_model
+from llmgate.wire.kinds import KINDS, OPENAI
+from llmgate.wire.openai import error_body, parse_body, replace_model
 
 
 def test_the_fields_of_routing_are_read_and_the_rest_is_left() -> None:
     body = parse_body(
         b'{"model":"m","stream":true,"max_tokens":7,"n":2,"messages":[{"role":"user","content":"hi"}],"x":{"y":[1]}}'
     )
-    assert (body.model, body.stream, body.output_limit) == ("m", True, 14)
-    assert body.prompt(Kind.CHAT) == b'[{"role":"user","content":"hi"}]'
+    assert (body.model, body.stream, KINDS[Kind.CHAT].output_limit(body)) == ("m", True, 14)
+    assert KINDS[Kind.CHAT].prompt_of(body) == b'[{"role":"user","content":"hi"}]'
 
 
 def test_the_prompt_is_raw_json_with_tools_first() -> None:
     body = parse_body(b'{"messages":[1],"prompt":"p","tools":[{"x": 2}],"input":["i"]}')
-    assert body.prompt(Kind.CHAT) == b'[{"x": 2}][1]'
-    assert body.prompt(Kind.COMPLETION) == b'"p"'
-    assert body.prompt(Kind.EMBEDDING) == b'["i"]'
+    assert KINDS[Kind.CHAT].prompt_of(body) == b'[{"x": 2}][1]'
+    assert KINDS[Kind.COMPLETION].prompt_of(body) == b'"p"'
+    assert KINDS[Kind.EMBEDDING].prompt_of(body) == b'["i"]'
 
 
 @pytest.mark.parametrize("where", ["before", "after", "both", "inside"])
@@ -72,14 +73,15 @@ def test_a_long_body_is_searched_for_a_second_model_around_its_messages(where: s
 )
 def test_the_output_limit_is_what_the_client_allows(fields: dict[str, object], limit: int | None) -> None:
     for indent in (None, 2):
-        assert parse_body(json.dumps(fields, indent=indent).encode()).output_limit == limit
+        body = parse_body(json.dumps(fields, indent=indent).encode())
+        assert KINDS[Kind.COMPLETION].output_limit(body) == limit
 
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "{}", "[" * 100 + "]" * 100])
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n", "stream"])
 def test_a_field_of_a_strange_value_is_left_to_the_engine(field: str, value: str) -> None:
     body = parse_body(f'{{"model":"m","{field}":{value}}}'.encode())
-    assert (body.model, body.stream, body.output_limit) == ("m", False, None)
+    assert (body.model, body.stream, KINDS[Kind.CHAT].output_limit(body)) == ("m", False, None)
 
 
 @pytest.mark.parametrize(("value", "stream"), [("true", True), ("false", False), ("1", False), ('"true"', False)])
@@ -256,9 +258,9 @@ def test_errors_have_openais_envelope() -> None:
 
 def test_an_error_event_first_ends_an_event_that_was_cut() -> None:
     error = BadRequest("broken")
-    assert error_event(error, at_line_start=True).startswith(b"data: {")
-    assert error_event(error, at_line_start=False).startswith(b"\n\ndata: {")
-    assert error_event(error, at_line_start=False).endswith(b"}\n\n")
+    assert OPENAI.closing_event(error, at_line_start=True).startswith(b"data: {")
+    assert OPENAI.closing_event(error, at_line_start=False).startswith(b"\n\ndata: {")
+    assert OPENAI.closing_event(error, at_line_start=False).endswith(b"}\n\n")
 
 
 @pytest.mark.parametrize("content", ["x", '\\n\\"'], ids=["plain", "escapes"])

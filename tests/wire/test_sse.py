@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgate.core.types import Usage
-from llmgate.wire.sse import KEPT_BYTES, SseMeter, UsageTail, last_usage, whole_usage
+from llmgate.wire.sse import SseMeter
+from llmgate.wire.usage import KEPT_BYTES, UsageTail, last_usage, whole_usage
 
 STREAM = (
     b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -50,7 +51,7 @@ def test_a_stream_without_usage_is_counted() -> None:
         meter.feed(b'data: {"choices":[{"text":"x"}]}\n\n')
     meter.feed(b"data: [DONE]\n\n")
     assert meter.usage() is None
-    assert meter.counted_tokens() == 7
+    assert meter.counted_tokens(framing=1) == 7
 
 
 def test_the_last_of_many_usages_counts() -> None:
@@ -135,3 +136,46 @@ def test_one_odd_field_does_not_cost_the_prompt_tokens(odd: str) -> None:
 def test_details_of_details_are_read_through() -> None:
     details = b",".join(b'"details_%d":{"a":{"b":1}}' % number for number in range(3))
     assert last_usage(b'"usage":{"prompt_tokens":7,%b}' % details) == Usage(7, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "usage"),
+    [
+        (b'{"usage":{"input_tokens":9,"output_tokens":3,"input_tokens_details":{"cached_tokens":4}}}', Usage(9, 3, 4)),
+        (b'{"usage":{"input_tokens":1,"output_tokens":3,"cache_read_input_tokens":47}}', Usage(48, 3, 47)),
+        (
+            b'{"usage":{"input_tokens":1,"output_tokens":3,"cache_read_input_tokens":0,"cache_creation_input_tokens":5}}',
+            Usage(6, 3, 0),
+        ),
+        (b'{"results":[],"usage":{"total_tokens":8}}', Usage(8, 0)),
+        (b'{"generated_text":"x","details":{"generated_tokens":4,"prefill":[{"id":1}],"tokens":[]}}', Usage(0, 4)),
+        (b'{"text":"x","meta_info":{"prompt_tokens":7,"completion_tokens":4,"cached_tokens":2}}', Usage(7, 4, 2)),
+        (b'{"detail":"x","details":"y"}', None),
+    ],
+)
+def test_every_way_of_telling_usage_is_understood(answer: bytes, usage: Usage | None) -> None:
+    assert whole_usage(answer) == usage
+
+
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=20))
+def test_anthropics_usage_is_put_together_from_the_first_and_the_last_event(cuts: list[int]) -> None:
+    stream = (
+        b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1,'
+        b'"cache_read_input_tokens":47,"output_tokens":0}}}\n\n'
+        + b'event: content_block_delta\ndata: {"delta":{"text":"\\"usage\\": {}"}}\n\n'
+        * 1000
+        + b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":30}}\n\n'
+        b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    )
+    meter = SseMeter(usage_at_start=True)
+    for chunk in cut(stream, cuts):
+        meter.feed(chunk)
+    assert meter.usage() == Usage(48, 30, 47)
+
+
+def test_the_last_event_of_tgis_stream_tells_its_tokens() -> None:
+    meter = SseMeter()
+    meter.feed(b'data:{"token":{"text":"a"},"details":null}\n\ndata:{"token":{"text":"b"},"generated_text":"ab",')
+    meter.feed(b'"details":{"finish_reason":"length","generated_tokens":2,"input_length":5}}\n\n')
+    assert meter.usage() == Usage(5, 2)
+    assert meter.counted_tokens(framing=0) == 2

@@ -118,6 +118,8 @@ class ServerConfig(Section):
     """Seconds between comments in a stream that has not begun; 0: none."""
     forward_authorization: bool = False
     """Send the client's own Authorization or x-api-key on to engines that have no api_key of their own."""
+    rewrite_answer_model: bool = False
+    """Put the name that the client asked for in place of the engine's own into the `model` of answers."""
 
 
 class AdminConfig(Section):
@@ -274,6 +276,11 @@ class ScrapeConfig(Section):
     timeout: Seconds = 1.0
 
 
+class UsageConfig(Section):
+    inject: Literal["auto", "always", "never"] = "auto"
+    """Ask for the usage of streams whose client did not ask: of engines known to take the question, all, or none."""
+
+
 class RetriesConfig(Section):
     max_attempts: int = Field(default=3, ge=1, le=100)
     ratio: float = Field(default=0.2, ge=0, le=10)
@@ -319,6 +326,7 @@ class Config(Section):
     access_log: AccessLogConfig = AccessLogConfig()
     cors: CorsConfig = CorsConfig()
     reload: ReloadConfig = ReloadConfig()
+    usage: UsageConfig = UsageConfig()
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Config:

@@ -94,8 +94,11 @@ class EndpointPool:
             endpoint.health.follow(policy)
         self._changed()
 
-    def set_models(self, endpoint: Endpoint, models: Mapping[str, str]) -> None:
-        """Public name → served name, as learnt from the engine."""
+    def set_models(
+        self, endpoint: Endpoint, models: Mapping[str, str], adapters: Mapping[str, str] | None = None
+    ) -> None:
+        """Public name → served name, and adapter → adapted model, as learnt from the engine."""
+        endpoint.adapters = adapters or {}
         if endpoint.models != models:
             endpoint.models = dict(models)
             self._changed()

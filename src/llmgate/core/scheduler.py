@@ -95,7 +95,7 @@ class Scheduler:
         return known
 
     def expect_output(self, model: str, kind: Kind, max_tokens: int | None) -> int:
-        return 0 if kind is Kind.EMBEDDING else self.knowledge(model).output.expect(max_tokens)
+        return self.knowledge(model).output.expect(max_tokens) if kind.generates else 0
 
     def holders(self, keys: Sequence[int]) -> Holders:
         """Who has seen how much of the prompt with these chain keys."""
@@ -204,7 +204,7 @@ class Scheduler:
         knowledge = self.knowledge(request.model)
         if request.byte_classes is not None and not usage.counted:
             knowledge.prompt.learn(request.byte_classes, usage.prompt_tokens)
-        if request.kind is not Kind.EMBEDDING:
+        if request.kind.generates:
             knowledge.output.learn(usage.completion_tokens)
 
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:

@@ -18,11 +18,32 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.Enum):
-    """What a request asks an engine to do."""
+    """What a request asks an engine to do. What tells the kinds apart on the wire is wire/kinds.py's."""
 
-    CHAT = "chat"
-    COMPLETION = "completion"
+    CHAT = "chat", True
+    COMPLETION = "completion", True
     EMBEDDING = "embedding"
+    RESPONSES = "responses", True  # OpenAI's
+    MESSAGES = "messages", True  # Anthropic's
+    COUNT_TOKENS = "count_tokens"  # of an Anthropic request
+    RERANK = "rerank"
+    SCORE = "score"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
+    GENERATE = "generate", True  # TGI's own, and SGLang's
+    AUDIO = "audio"  # speech to text
+    OTHER = "other"  # a path that the gateway does not know
+
+    generates: bool
+    """Whether answers are made token by token, so that there is an output to expect and to learn from."""
+
+    __hash__ = object.__hash__  # members are compared by identity; enum's own hash costs a call in Python
+
+    def __new__(cls, value: str, generates: bool = False) -> Kind:
+        kind = object.__new__(cls)
+        kind._value_ = value
+        kind.generates = generates
+        return kind
 
 
 class TerminationCause(enum.StrEnum):
@@ -71,7 +92,7 @@ class InferenceRequest:
     prefix: Sequence[int] = ()  # chain keys of the prompt's leading blocks, see core/prefix.py
     holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
-    session: str | None = None  # what the client calls its conversation; only if the router asked for it
+    session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
 
     @property
     def tokens(self) -> int:
@@ -164,6 +185,7 @@ class Endpoint:
     load: Load = field(default_factory=Load)
     engine: str | None = None
     models: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)  # LoRA adapters among them → the model that each adapts
     metrics: EndpointMetrics | None = None
     draining: bool = False
     busy_until: float = -math.inf  # it answered that it is full: others first until then

@@ -71,5 +71,5 @@ def _session(exchange: Exchange, request: InferenceRequest | None, log: AccessLo
 
 
 def _prefix(exchange: Exchange, request: InferenceRequest, log: AccessLog) -> list[str]:
-    keys = request.prefix or prefix_keys(request.model, exchange.fields.prompt(request.kind))
+    keys = request.prefix or prefix_keys(request.model, exchange.spec.prompt_of(exchange.fields))
     return log.prefix(keys)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 
-from llmgate.core.errors import LlmgateError, MethodNotAllowed, RouteNotFound
+from llmgate.core.errors import LlmgateError, MethodNotAllowed, ModelNotFound, RouteNotFound
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Kind
 from llmgate.gateway.asgi import Receive, Scope, Send, respond, respond_error, respond_json
 from llmgate.gateway.client import AsgiClient, Client, ClientGone
 from llmgate.gateway.cors import Cors, with_origins
+from llmgate.gateway.intake import UNKNOWN_URL
 from llmgate.gateway.protocol import Serve
 from llmgate.gateway.proxy import Proxy
 from llmgate.telemetry.metrics import Metrics
 from llmgate.wire.headers import find
-from llmgate.wire.openai import model_list
+from llmgate.wire.kinds import KINDS, ROUTES
+from llmgate.wire.openai import model_card, model_list
 
-INFERENCE = {
-    "/v1/chat/completions": Kind.CHAT,
-    "/v1/completions": Kind.COMPLETION,
-    "/v1/embeddings": Kind.EMBEDDING,
-}
+OTHER = re.compile(rb"/v1(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+"""What may be a path of an engine that the gateway does not know: no escapes, no empty or dotted segments."""
+
+WITHHELD = frozenset({b"/v1/load_lora_adapter", b"/v1/unload_lora_adapter"})
+"""Operators' paths of engines: no client reaches them through the gateway."""
+
+MODELS = "/v1/models"
 
 
 class App:
@@ -45,7 +51,7 @@ class App:
         self.draining = False
         self.body_limit = body_limit
         self.refuse = proxy.refuse
-        self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in INFERENCE.items()}
+        self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in ROUTES.items()}
         self._without_cors = self.direct, self.refuse
         self.cors: Cors | None = None
         self._scheduler = scheduler
@@ -57,7 +63,7 @@ class App:
             "/health": self._health,
             "/ready": self._ready,
             "/metrics": self._render_metrics,
-            "/v1/models": self._models,
+            MODELS: self._models,
         }
 
     def allow_origins(self, cors: Cors | None) -> None:
@@ -79,17 +85,19 @@ class App:
                 return
             send = self.cors.adding(scope["headers"], send)
         path = scope["path"]
-        kind = INFERENCE.get(path)
+        page = self._pages.get(path) or (self._model if path.startswith(f"{MODELS}/") else None)
+        kind = ROUTES.get(path)
+        if kind is None and page is None and scope["method"] == "POST" and _is_other(scope["raw_path"]):
+            kind = Kind.OTHER
         if kind is not None:
             if scope["method"] == "POST":
                 await self._infer(kind, AsgiClient(scope, receive, send))
             else:
                 error = MethodNotAllowed(f"{path} takes POST, not {scope['method'][:20]}.")
-                await respond_error(send, error, [(b"allow", b"POST")])
+                await respond_error(send, error, [(b"allow", b"POST")], KINDS[kind].dialect)
             return
-        page = self._pages.get(path)
         if page is None:
-            await respond_error(send, RouteNotFound("Unknown request URL; see the list of routes in the docs."), [])
+            await respond_error(send, RouteNotFound(UNKNOWN_URL), [])
         elif scope["method"] in ("GET", "HEAD"):
             await page(scope, send)
         else:
@@ -122,7 +130,29 @@ class App:
         await respond(send, 200, page, [(b"content-type", content_type.encode())])
 
     async def _models(self, scope: Scope, send: Send) -> None:
+        await respond_json(send, 200, model_list(self._cards().values()))
+
+    async def _model(self, scope: Scope, send: Send) -> None:
+        name = scope["path"].removeprefix(f"{MODELS}/")
+        card = self._cards().get(name)
+        if card is None:
+            await respond_error(send, ModelNotFound(name), [])
+        else:
+            await respond_json(send, 200, msgspec.json.encode(card))
+
+    def _cards(self) -> dict[str, dict[str, Any]]:
+        """By name: the models of the pool, LoRA adapters with what they adapt, aliases with what they stand for."""
         pool = self._scheduler.pool
-        names = pool.models
-        aliases = [alias for alias, model in pool.aliases.items() if model in names and alias not in names]
-        await respond_json(send, 200, model_list([*names, *aliases], self._started_at))
+        parents = {name: parent for endpoint in pool for name, parent in endpoint.adapters.items()}
+        cards: dict[str, dict[str, Any]] = {}
+        for name in pool.models:
+            more = {"parent": parents[name]} if name in parents else {}
+            cards[name] = model_card(name, self._started_at, **more)
+        for alias, model in pool.aliases.items():
+            if model in cards and alias not in cards:
+                cards[alias] = model_card(alias, self._started_at, root=model)
+        return cards
+
+
+def _is_other(path: bytes) -> bool:
+    return OTHER.fullmatch(path) is not None and path not in WITHHELD

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmgate.core.errors import LlmgateError
 from llmgate.wire.headers import Header
-from llmgate.wire.openai import error_body
+from llmgate.wire.kinds import OPENAI, Dialect
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,8 +26,8 @@ async def respond_json(send: Send, status: int, body: bytes, headers: list[Heade
     await respond(send, status, body, [(b"content-type", b"application/json"), *(headers or [])])
 
 
-async def respond_error(send: Send, error: LlmgateError, headers: list[Header]) -> None:
-    """OpenAI's error envelope."""
+async def respond_error(send: Send, error: LlmgateError, headers: list[Header], dialect: Dialect = OPENAI) -> None:
+    """An error of the gateway's own, as clients of this kind of request expect it."""
     if error.retry_after is not None:
         headers = [*headers, (b"retry-after", b"%d" % error.retry_after)]
-    await respond_json(send, error.status, error_body(error), headers)
+    await respond_json(send, error.status, dialect.body(error), headers)

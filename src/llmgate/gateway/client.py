@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from llmgate.core.errors import BodyTooLarge, LlmgateError
 from llmgate.gateway.asgi import Message, Receive, Scope, Send
 from llmgate.wire.headers import Header
-from llmgate.wire.openai import error_body
+from llmgate.wire.kinds import OPENAI, Dialect
 
 
 class Client(Protocol):
@@ -49,9 +49,9 @@ class Client(Protocol):
     async def drained(self) -> None: ...
 
 
-async def respond_error(client: Client, error: LlmgateError, headers: list[Header]) -> None:
-    """OpenAI's error envelope."""
-    body = error_body(error)
+async def respond_error(client: Client, error: LlmgateError, headers: list[Header], dialect: Dialect = OPENAI) -> None:
+    """An error of the gateway's own, as clients of this kind of request expect it."""
+    body = dialect.body(error)
     head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
     if error.retry_after is not None:
         head.append((b"retry-after", b"%d" % error.retry_after))

@@ -15,7 +15,7 @@ import msgspec
 from llmgate.core.errors import UpstreamError
 from llmgate.gateway.client import Client
 from llmgate.wire.headers import Header, find
-from llmgate.wire.openai import error_body
+from llmgate.wire.kinds import Dialect
 
 COMMENT = b": keep-alive\n\n"
 
@@ -27,13 +27,16 @@ class KeptAlive:
     the answer has begun.
     """
 
-    def __init__(self, client: Client, seconds: float, early_head: Callable[[], list[Header] | None]) -> None:
+    def __init__(
+        self, client: Client, seconds: float, early_head: Callable[[], list[Header] | None], dialect: Dialect
+    ) -> None:
         self.headers = client.headers
         self.target = client.target
         self.body = client.body
         self._client = client
         self._seconds = seconds
         self._early_head = early_head
+        self._dialect = dialect
         self._begun = False
         self._whole: list[bytes] | None = None  # pieces of an answer that is no stream
         self._status = 200
@@ -64,7 +67,7 @@ class KeptAlive:
         if self._whole is None:
             return self._client.write(body, more)
         self._whole.append(body)
-        return True if more else self._client.write(_event(self._status, b"".join(self._whole)), False)
+        return True if more else self._client.write(_event(self._dialect, self._status, b"".join(self._whole)), False)
 
     async def drained(self) -> None:
         await self._client.drained()
@@ -88,10 +91,12 @@ class KeptAlive:
                 await client.drained()
 
 
-def _event(status: int, body: bytes) -> bytes:
-    """A whole answer, an error most likely, as the one event of a stream."""
+def _event(dialect: Dialect, status: int, body: bytes) -> bytes:
+    """A whole answer, an error most likely, as the one event of a stream; framed as the gateway's own errors are."""
+    ours = dialect.event(UpstreamError(f"The engine answered {status}, and not with JSON."))
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        body = error_body(UpstreamError(f"The engine answered {status}, and not with JSON."))
-    return b"data: %b\n\n" % b" ".join(body.splitlines())
+        return ours
+    frame, _, _ = ours.partition(b"data: ")
+    return b"%bdata: %b\n\n" % (frame, b" ".join(body.splitlines()))

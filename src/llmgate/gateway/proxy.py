@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -30,16 +30,20 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from llmgate.gateway.access import entry_of
 from llmgate.gateway.client import Client, respond_error
+from llmgate.gateway.edits import EditRules, Edits, edits_for
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.keep_alive import KeptAlive
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
-from llmgate.wire.engines import STREAM_ERROR, stream_refusal
+from llmgate.wire.engines import STREAM_ERROR, make_of, stream_refusal
+from llmgate.wire.event_edits import EventEditor
 from llmgate.wire.forwarded import ClientAddress
 from llmgate.wire.headers import Header, RequestHeaders, find, response_headers, retry_after, sort_request_headers
-from llmgate.wire.openai import Body, error_event, replace_model
-from llmgate.wire.sse import SseMeter, UsageTail, whole_usage
+from llmgate.wire.kinds import KINDS, KindSpec, dialect_of
+from llmgate.wire.openai import Body
+from llmgate.wire.sse import SseMeter
+from llmgate.wire.usage import UsageTail, whole_usage
 
 logger = logging.getLogger("llmgate.gateway")
 
@@ -48,6 +52,13 @@ CLIENT_CLOSED_REQUEST = 499
 
 BUSY_SECONDS = (1.0, 30.0)
 """For how long an engine that answered 429 or 503 is passed over: what its Retry-After says, within these."""
+
+
+STREAM_HEADERS = (b"content-length", b"content-type", b"cache-control", b"x-accel-buffering")
+"""What an engine says of a stream, and does not say of a whole answer."""
+
+EVERYWHERE = frozenset({Kind.CHAT, Kind.COMPLETION})
+"""Kinds that every make of engine takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +74,16 @@ class Exchange:
 
     request: InferenceRequest
     fields: Body
+    spec: KindSpec
+    edits: Edits | None = None  # of the last attempt
     endpoint: Endpoint | None = None  # the last one tried
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
-    ended = False  # and its last byte
+    kept = False  # something of an answer has come: no other endpoint is asked any more
+    ended = False  # the last byte of an answer has been handed to the client
     meter: SseMeter | None = None  # of a streamed answer
+    editor: EventEditor | None = None  # of the same, if something is changed in it
+    unable: Collection[Endpoint] = ()  # engines that have no path for this kind of request
     status = 0
     dispatched = 0.0
     first_byte: float | None = None
@@ -100,6 +116,7 @@ class Proxy:
         model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
         keep_alive: float = 0.0,
         client_address: ClientAddress | None = None,
+        edit_rules: EditRules = EditRules(),  # noqa: B008  (frozen)
         clock: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
@@ -116,6 +133,7 @@ class Proxy:
             model_timeouts=model_timeouts,
             keep_alive=keep_alive,
             client_address=client_address,
+            edit_rules=edit_rules,
         )
         self._clock = clock
         self.access_log: AccessLog | None = None
@@ -131,6 +149,7 @@ class Proxy:
         model_timeouts: Mapping[str, Timeouts] = MappingProxyType({}),
         keep_alive: float = 0.0,
         client_address: ClientAddress | None = None,
+        edit_rules: EditRules = EditRules(),  # noqa: B008  (frozen)
     ) -> None:
         """For requests from now on. `model_timeouts`, by public model name, go before `timeouts`. `keep_alive`: seconds
         between comments in a stream that has not begun; 0: none. `client_address`: tell engines the client's."""
@@ -140,6 +159,7 @@ class Proxy:
         self._model_timeouts = model_timeouts
         self._keep_alive = keep_alive
         self._client_address = client_address
+        self._edit_rules = edit_rules
         if retry != self._retry:
             self._retry = retry
             self._budget = RetryBudget(retry)
@@ -149,12 +169,19 @@ class Proxy:
         if client.gone:
             return
         exchange = self._begin(client)
+        spec = exchange.spec = KINDS[kind]
         kept: KeptAlive | None = None
         try:
-            request, exchange.fields = self._intake.understand(kind, client.body, exchange.id, exchange.arrived)
+            request, exchange.fields = self._intake.understand(
+                spec, client.headers, client.body, exchange.id, exchange.arrived
+            )
             exchange.request = request
+            if kind not in EVERYWHERE:
+                exchange.unable = self._unable(request)
             if self._keep_alive and request.stream:
-                exchange.client = kept = KeptAlive(client, self._keep_alive, partial(self._begin_early, exchange))
+                exchange.client = kept = KeptAlive(
+                    client, self._keep_alive, partial(self._begin_early, exchange), spec.dialect
+                )
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
             self._budget.note_request()
@@ -187,7 +214,8 @@ class Proxy:
         """Answer a request that was not read to its end."""
         self._metrics.rejected(error.code or error.type)
         exchange = self._begin(client)
-        await self._break_off(exchange, error)
+        exchange.status = error.status
+        await respond_error(client, error, [(b"x-request-id", exchange.id_bytes)], dialect_of(client.target))
         if self.access_log is not None:
             self._log(exchange, self.access_log)
 
@@ -218,13 +246,13 @@ class Proxy:
             else:
                 await self._relay(exchange, charge, response)
                 cause = TerminationCause.COMPLETED
-                verdict = Verdict.GOOD if status < 400 else Verdict.NEUTRAL
+                verdict = Verdict.GOOD if exchange.status < 400 else Verdict.NEUTRAL
             return True
         except UpstreamError as error:
             cause, verdict, reason = error.cause, error.verdict, error.message
             if cause is TerminationCause.REFUSED:
                 busy_for = BUSY_SECONDS[0]
-            if exchange.begun or not self._may_go_on(exchange, error):
+            if exchange.kept or not self._may_go_on(exchange, error):
                 raise
             exchange.failure = error
             self._metrics.retried(charge.endpoint.name, error.code or "")
@@ -250,7 +278,8 @@ class Proxy:
         """Choose an endpoint and put the request on its account."""
         now = self._clock()
         try:
-            decision = self._scheduler.schedule(exchange.request, now, exchange.tried)
+            tried = [*exchange.tried, *exchange.unable] if exchange.unable else exchange.tried
+            decision = self._scheduler.schedule(exchange.request, now, tried)
         except NoReadyEndpoint:
             raise exchange.failure or NoReadyEndpoint("No endpoint is ready; try again shortly.") from None
         charge = self._scheduler.book(exchange.request, decision, now)
@@ -264,17 +293,17 @@ class Proxy:
         self, exchange: Exchange, endpoint: Endpoint
     ) -> tuple[Target, str, bytes, list[Header], bytes, Timeouts]:
         """The arguments of UpstreamClient.open: what the client sent, with the edits that the contract lists."""
-        request, fields, client = exchange.request, exchange.fields, exchange.client
+        client = exchange.client
         destination = self._destinations[endpoint.name]
-        body = client.body
-        served = endpoint.models.get(request.model, request.model)
-        if fields.model is not None and fields.model != served:
-            body = replace_model(body, served)
+        edits = exchange.edits = edits_for(
+            self._edit_rules, exchange.spec, exchange.request, exchange.fields, client.body, endpoint
+        )
         headers = exchange.headers.towards(exchange.id_bytes, destination.credentials)
         if self._client_address is not None:
             address = self._client_address.of(client.peer, client.headers)
             headers.append((b"x-forwarded-for", address.encode("latin-1", "replace")))
-        timeouts = self._model_timeouts.get(request.model, self._timeouts)
+        timeouts = self._model_timeouts.get(exchange.request.model, self._timeouts)
+        body = client.body if edits is None else edits.body
         return destination.target, "POST", client.target, headers, body, timeouts
 
     async def _relay(self, exchange: Exchange, charge: Charge, response: UpstreamResponse) -> None:
@@ -285,22 +314,30 @@ class Proxy:
             raise StreamRefused("The engine is full.")
         headers = response_headers(response.headers, self._own_headers(exchange, charge.endpoint))
         exchange.first_byte = self._clock()
-        exchange.begun = True
+        exchange.kept = True
         if response.status < 400:
             self._scheduler.answered(charge, exchange.first_byte)
+        edits = exchange.edits
         if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
-            meter = exchange.meter = SseMeter()
+            meter = SseMeter(exchange.spec.usage_at_start)
             charge.prefill_done()
-
-            def take(piece: bytes) -> bool:
-                charge.progress(meter.feed(piece))
-                return client.write(piece, True)
-
-            charge.progress(meter.feed(chunk))
+            if edits is not None and edits.assembly is not None:
+                await self._put_together(exchange, charge, response, headers, chunk, meter, edits)
+                return
+            exchange.meter = meter
+            take = self._stream_taker(exchange, charge, meter)
             # without its length, if it has one: should it break, there must be room for an error event
             headers = [header for header in headers if header[0] != b"content-length"]
+            charge.progress(meter.feed(chunk))
+            if exchange.editor is not None:
+                chunk = exchange.editor.feed(chunk)
             await self._pass_on(exchange, response, headers, chunk, take)
-            exchange.usage = meter.usage() or Usage(charge.request.prompt_tokens, meter.counted_tokens(), counted=True)
+            spec, request = exchange.spec, charge.request
+            exchange.usage = meter.usage() or Usage(
+                request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
+            )
+        elif edits is not None and edits.answer:
+            await self._pass_on_edited(exchange, response, headers, chunk, edits)
         elif not response.ended:
             tail = UsageTail()
             tail.keep(chunk)
@@ -312,7 +349,7 @@ class Proxy:
             await self._pass_on(exchange, response, headers, chunk, keep)
             exchange.usage = tail.usage()
         else:
-            exchange.ended = True
+            exchange.begun = exchange.ended = True
             client.respond(response.status, headers, chunk, False)
             exchange.usage = whole_usage(chunk)
 
@@ -331,6 +368,78 @@ class Proxy:
         exchange.meter = SseMeter()
         return [*self._own_headers(exchange, exchange.endpoint), (b"content-type", b"text/event-stream")]
 
+    def _stream_taker(self, exchange: Exchange, charge: Charge, meter: SseMeter) -> Callable[[bytes], bool]:
+        client, edits = exchange.client, exchange.edits
+        if edits is None or not edits.answer:
+
+            def take(piece: bytes) -> bool:
+                charge.progress(meter.feed(piece))
+                return client.write(piece, True)
+
+            return take
+        editor = exchange.editor = EventEditor(edits.answer)
+
+        def take_edited(piece: bytes) -> bool:
+            charge.progress(meter.feed(piece))
+            return client.write(editor.feed(piece), True)
+
+        return take_edited
+
+    async def _put_together(
+        self,
+        exchange: Exchange,
+        charge: Charge,
+        response: UpstreamResponse,
+        headers: list[Header],
+        first: bytes,
+        meter: SseMeter,
+        edits: Edits,
+    ) -> None:
+        """A stream that the client did not ask for: it gets the answer that the stream makes, at its end."""
+        client, assembly = exchange.client, edits.assembly
+        assert assembly is not None
+
+        def take(piece: bytes) -> bool:
+            charge.progress(meter.feed(piece))
+            assembly.feed(piece)
+            return True
+
+        try:
+            take(first)
+            await response.pump(take, client.drained)
+            exchange.status, body = assembly.finish()
+        except UpstreamError:
+            exchange.kept = assembly.begun
+            raise
+        exchange.usage = whole_usage(body)
+        self._send_whole(exchange, headers, body, edits)
+
+    async def _pass_on_edited(
+        self, exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes, edits: Edits
+    ) -> None:
+        """An answer in which something is changed: its length is known only when all of it is."""
+        pieces = [first]
+
+        def keep(piece: bytes) -> bool:
+            pieces.append(piece)
+            return True
+
+        await response.pump(keep, exchange.client.drained)
+        body = b"".join(pieces)
+        exchange.usage = whole_usage(body)
+        self._send_whole(exchange, headers, body, edits)
+
+    def _send_whole(self, exchange: Exchange, headers: list[Header], body: bytes, edits: Edits) -> None:
+        for edit in edits.answer:
+            body = edit.change(body)
+        changed = STREAM_HEADERS if edits.assembly is not None else (b"content-length",)
+        headers = [header for header in headers if header[0] not in changed]
+        if edits.assembly is not None:
+            headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", b"%d" % len(body)))
+        exchange.begun = exchange.ended = True
+        exchange.client.respond(exchange.status, headers, body, False)
+
     async def _pass_on(
         self,
         exchange: Exchange,
@@ -340,14 +449,22 @@ class Proxy:
         take: Callable[[bytes], bool],
     ) -> None:
         """The answer as it comes: its first bytes, and the rest, which `take` sends on."""
-        client = exchange.client
-        exchange.ended = response.ended
+        client, editor = exchange.client, exchange.editor
+        exchange.begun, exchange.ended = True, response.ended
+        if editor is not None and exchange.ended:
+            first += editor.rest()
         if not client.respond(response.status, headers, first, not exchange.ended) and not exchange.ended:
             await client.drained()
         if not exchange.ended:
             await response.pump(take, client.drained)
             exchange.ended = True
-            client.write(b"", False)
+            client.write(b"" if editor is None else editor.rest(), False)
+
+    def _unable(self, request: InferenceRequest) -> Collection[Endpoint]:
+        """Endpoints whose make has no path for this kind of request, as long as there are others."""
+        ready = self._scheduler.pool.ready(request.model, self._clock())
+        unable = [endpoint for endpoint in ready if request.kind in make_of(endpoint.engine).lacks]
+        return unable if len(unable) < len(ready) else ()
 
     def _may_go_on(self, exchange: Exchange, failure: UpstreamError | int) -> bool:
         """Whether the failed attempt may be repeated elsewhere, and there is such a place."""
@@ -355,7 +472,7 @@ class Proxy:
             return False
         now = self._clock()
         ready = self._scheduler.pool.ready(exchange.request.model, now)
-        elsewhere = any(endpoint not in exchange.tried for endpoint in ready)
+        elsewhere = any(endpoint not in exchange.tried and endpoint not in exchange.unable for endpoint in ready)
         return elsewhere and may_try_next(
             failure, attempts=len(exchange.tried), policy=self._retry, budget=self._budget, now=now
         )
@@ -366,9 +483,12 @@ class Proxy:
             return
         if not exchange.begun:
             exchange.status = error.status
-            await respond_error(exchange.client, error, [(b"x-request-id", exchange.id_bytes)])
+            request_id = (b"x-request-id", exchange.id_bytes)
+            await respond_error(exchange.client, error, [request_id], exchange.spec.dialect)
         elif exchange.meter is not None:
-            exchange.client.write(error_event(error, at_line_start=exchange.meter.at_line_start), False)
+            sent = exchange.meter if exchange.editor is None else exchange.editor
+            closing = exchange.spec.dialect.closing_event(error, at_line_start=sent.at_line_start)
+            exchange.client.write(closing, False)
             await exchange.client.drained()
         # else: the server closes the connection, short of the announced length or the last chunk
 

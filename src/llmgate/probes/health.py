@@ -122,7 +122,8 @@ class HealthProbe:
     async def _refresh_models(self) -> None:
         self._probes_since_models = 0
         if self._endpoint.spec.models is None:
-            self._pool.set_models(self._endpoint, await list_models(self._ask))
+            listed = await list_models(self._ask)
+            self._pool.set_models(self._endpoint, {name: name for name in listed.ids}, listed.parents)
 
     def _report(self) -> None:
         """Log each state once, not each probe."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from llmgate.probes.page import Ask, Page, ProbeFailed, answered
-from llmgate.wire.engines import CLUES, GENERIC, TooManyModels, engine_of_server, parse_models
+from llmgate.wire.engines import CLUES, GENERIC, ModelList, TooManyModels, engine_of_server, parse_models
 
 MODELS_PATH = "/v1/models"
 
@@ -31,8 +29,8 @@ async def detect(ask: Ask) -> str | None:
     return engine_of_server(server or "") or (GENERIC if failure is None else None)
 
 
-async def list_models(ask: Ask) -> Mapping[str, str]:
-    """Public name → served name; they are the same when learnt. Raises ProbeFailed when there is none."""
+async def list_models(ask: Ask) -> ModelList:
+    """What the engine serves. Raises ProbeFailed when that is nothing."""
     page = await ask(MODELS_PATH)
     if page.status in (401, 403) or page.status >= 500:
         raise answered(MODELS_PATH, page)
@@ -44,7 +42,7 @@ async def list_models(ask: Ask) -> Mapping[str, str]:
         raise ProbeFailed(f"it is not an LLM server: {MODELS_PATH} answered {_what(page)}")
     if not listed.ids:
         raise ProbeFailed(f"{MODELS_PATH} lists no models")
-    return {name: name for name in listed.ids}
+    return listed
 
 
 def _what(page: Page) -> str:

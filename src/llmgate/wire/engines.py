@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
 import msgspec
+
+from llmgate.core.types import Kind
 
 GENERIC = "openai"
 """An OpenAI-compatible server of unknown make: it is routed to by the gateway's own accounting only."""
@@ -66,7 +68,9 @@ class EngineKind:
     max_running: tuple[str, ...] = ()  # how many requests it runs at once, the others wait
     awake: tuple[str, str, str] | None = None  # a gauge, its label, its value there: such a series is 0 while it sleeps
     facts_page: tuple[str, Callable[[bytes], Facts]] | None = None  # asked once for what metrics do not tell
-    ignores_disconnects: bool = False  # a request that is not streamed runs on when its client has left
+    ignores_disconnects: bool = False  # works on for a client that has left, unless it streams
+    takes_stream_options: bool = True  # a request with `stream_options` is not refused
+    lacks: frozenset[Kind] = frozenset()  # kinds of request that it is known to have no path for
 
 
 def product(*factors: object) -> int | None:
@@ -116,6 +120,7 @@ ENGINES: Mapping[str, EngineKind] = {
         ),
         # asleep, its /health answers 200 and its queues are empty, but a request hangs
         awake=("vllm:engine_sleep_state", "sleep_state", "awake"),
+        lacks=frozenset({Kind.GENERATE}),
     ),
     "sglang": EngineKind(
         # without --enable-metrics there is no /metrics, but /v1/loads still tells
@@ -141,6 +146,10 @@ ENGINES: Mapping[str, EngineKind] = {
         running=("tgi_batch_current_size",),
         waiting=("tgi_queue_size",),
         facts_page=("/info", parse_tgi_info),
+        lacks=frozenset(
+            {Kind.EMBEDDING, Kind.RESPONSES, Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE}
+            | {Kind.DETOKENIZE, Kind.AUDIO}
+        ),
     ),
     "trtllm": EngineKind(
         metrics_paths=("/prometheus/metrics",),  # /metrics is JSON, and reading it drains it
@@ -151,6 +160,10 @@ ENGINES: Mapping[str, EngineKind] = {
         kv_usage=("trtllm_kv_cache_utilization",),
         capacity=((Reading("trtllm_kv_cache_max_blocks"), Reading("trtllm_kv_cache_tokens_per_block")),),
         max_running=("trtllm_max_num_active_requests",),
+        lacks=frozenset(
+            {Kind.EMBEDDING, Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE, Kind.TOKENIZE}
+            | {Kind.DETOKENIZE, Kind.GENERATE, Kind.AUDIO}
+        ),
     ),
     "llamacpp": EngineKind(
         prefix="llamacpp:",
@@ -161,17 +174,24 @@ ENGINES: Mapping[str, EngineKind] = {
         kv_usage=("llamacpp:kv_cache_usage_ratio",),  # gone from newer builds
         facts_page=("/props", parse_props),
         ignores_disconnects=True,
+        lacks=frozenset({Kind.SCORE, Kind.GENERATE}),
     ),
-    GENERIC: EngineKind(health_path="/v1/models", metrics_paths=()),
+    GENERIC: EngineKind(health_path="/v1/models", metrics_paths=(), takes_stream_options=False),
 }
+
+
+def make_of(engine: str | None) -> EngineKind:
+    """What is known of an engine of this make; None: not recognised yet."""
+    return ENGINES[engine or GENERIC]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """What /v1/models lists. LoRA adapters are names like any other."""
+    """What /v1/models lists. LoRA adapters are names like any other; `parents` tells which models they adapt."""
 
     ids: tuple[str, ...]
     owners: tuple[str, ...]
+    parents: Mapping[str, str] = field(default_factory=dict)
 
 
 class TooManyModels(ValueError):
@@ -185,6 +205,7 @@ class _Cards(msgspec.Struct):
 class _Card(msgspec.Struct):
     id: object = None
     owned_by: object = None
+    parent: object = None  # of a LoRA adapter: the model that it adapts
 
 
 def parse_models(body: bytes) -> ModelList | None:
@@ -201,6 +222,7 @@ def parse_models(body: bytes) -> ModelList | None:
     return ModelList(
         tuple(dict.fromkeys(card.id for card in cards if _is_name(card.id))),
         tuple(dict.fromkeys(card.owned_by for card in cards if isinstance(card.owned_by, str))),
+        {card.id: card.parent for card in cards if _is_name(card.id) and _is_name(card.parent)},
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, ClassVar
 
 import msgspec
 
 from llmgate.core.errors import BadRequest, LlmgateError
-from llmgate.core.types import Kind
 
 SHORT_BODY = 2048  # bytes that are searched sooner than thought about
 ABSENT = msgspec.Raw(b"")
@@ -18,42 +19,64 @@ BATCH = re.compile(rb'\[[ \t\r\n]*+(["\[])')
 
 
 class Body(msgspec.Struct):
-    """The fields that routing reads, as JSON text where that may be anything; everything else is skipped unparsed."""
+    """The fields that routing reads, as JSON text where that may be anything; everything else is skipped unparsed.
+
+    Those of every kind of request: which of them count for a kind says wire/kinds.py.
+    """
 
     model: str | None = None
     stream_field: msgspec.Raw = msgspec.field(default=ABSENT, name="stream")
+    stream_options: msgspec.Raw = ABSENT
+    # how much output is allowed
     max_tokens: msgspec.Raw = ABSENT
     max_completion_tokens: msgspec.Raw = ABSENT
+    max_output_tokens: msgspec.Raw = ABSENT
+    parameters: msgspec.Raw = ABSENT
+    sampling_params: msgspec.Raw = ABSENT
     n: msgspec.Raw = ABSENT
+    # what makes up a prompt
     messages: msgspec.Raw = ABSENT
     prompt_field: msgspec.Raw = msgspec.field(default=ABSENT, name="prompt")
     input: msgspec.Raw = ABSENT
     tools: msgspec.Raw = ABSENT
     chat_template_kwargs: msgspec.Raw = ABSENT
+    system: msgspec.Raw = ABSENT
+    instructions: msgspec.Raw = ABSENT
+    inputs: msgspec.Raw = ABSENT
+    text: msgspec.Raw = ABSENT
+    input_ids: msgspec.Raw = ABSENT
+    query: msgspec.Raw = ABSENT
+    queries: msgspec.Raw = ABSENT
+    documents: msgspec.Raw = ABSENT
+    text_1: msgspec.Raw = ABSENT
+    text_2: msgspec.Raw = ABSENT
+    # what ties requests of a conversation together
+    prompt_cache_key: msgspec.Raw = ABSENT
+    session_id: msgspec.Raw = ABSENT
+    conversation_id: msgspec.Raw = ABSENT
+    metadata: msgspec.Raw = ABSENT
+    user: msgspec.Raw = ABSENT
+
+    absent: ClassVar[msgspec.Raw] = ABSENT
 
     @property
     def stream(self) -> bool:
         return bytes(self.stream_field) == b"true"
 
-    @property
-    def output_limit(self) -> int | None:
-        """Tokens that the client allows for all answers together; None if it sets no (sensible) limit."""
-        allowed = bytes(self.max_completion_tokens)
-        limit = _whole(bytes(self.max_tokens) if allowed in (b"", b"null") else allowed)
-        if limit is None:
+    def output_limit(self, allowed: int | None) -> int | None:
+        """Tokens for all answers together, if `allowed` are for one of them."""
+        if allowed is None:
             return None
-        choices = _whole(bytes(self.n)) if self.n else 1
+        choices = whole_number(bytes(self.n)) if self.n else 1
         prompts = _batch_size(bytes(self.prompt_field)) if self.prompt_field else 1
-        return limit * (choices if choices and choices <= 1024 else 1) * prompts
+        return allowed * (choices if choices and choices <= 1024 else 1) * prompts
 
-    def prompt(self, kind: Kind) -> bytes:
-        """The raw JSON that makes up the prompt, tools first, where an engine's chat template puts them."""
-        if kind is Kind.CHAT:
-            return bytes(self.tools) + bytes(self.messages) if self.tools else bytes(self.messages)
-        return bytes(self.prompt_field if kind is Kind.COMPLETION else self.input)
+    def renamed(self, body: bytes, model: str) -> bytes:
+        """The same body with another value for its `model`, which must be there."""
+        return replace_model(body, model)
 
 
-def _whole(number: bytes) -> int | None:
+def whole_number(number: bytes) -> int | None:
     """A whole number from its JSON text; None for anything else, also if it is negative or absurd."""
     return int(number) if number.isdigit() and len(number) <= LONGEST_NUMBER else None
 
@@ -75,12 +98,7 @@ class _EachModel(msgspec.Struct):
     model: _Model = msgspec.field(default_factory=_Model)
 
 
-class _RawModel(msgspec.Struct):
-    model: msgspec.Raw
-
-
 _decoder = msgspec.json.Decoder(Body)
-_raw_model_decoder = msgspec.json.Decoder(_RawModel)
 
 
 def parse_body(body: bytes) -> Body:
@@ -132,18 +150,30 @@ def _refuse_second_model(body: bytes) -> None:
 
 def replace_model(body: bytes, model: str) -> bytes:
     """The same bytes with another value for the top-level `model`, which must be there, once."""
-    start, end = _model_value(body)
-    return b"%b%b%b" % (body[:start], msgspec.json.encode(model), body[end:])
+    return replace_field(body, "model", msgspec.json.encode(model))
 
 
-def _model_value(body: bytes) -> tuple[int, int]:
-    """Where the value of the top-level `model` stands.
+def replace_field(body: bytes, name: str, value: bytes) -> bytes:
+    """The same bytes with another value for the top-level field `name`, which must be there. `value` is JSON."""
+    start, end = _value_of(body, name)
+    return b"%b%b%b" % (body[:start], value, body[end:])
+
+
+def insert_field(body: bytes, name: str, value: bytes) -> bytes:
+    """The same bytes with one more top-level field at their beginning, which must not be there yet."""
+    start = body.index(b"{") + 1
+    empty = body[start : start + 64].lstrip(b" \t\r\n")[:1] == b"}"
+    return b'%b"%b":%b%b%b' % (body[:start], name.encode(), value, b"" if empty else b",", body[start:])
+
+
+def _value_of(body: bytes, name: str) -> tuple[int, int]:
+    """Where the value of a top-level field stands.
 
     The decoder does not tell, but a Raw is a view of what was decoded: write to a part of that, and the view shows
     whether the value is there. Halving the part each time costs less than decoding, which is all there is to it.
     """
     scratch = bytearray(body)
-    view = memoryview(_raw_model_decoder.decode(scratch).model)
+    view = memoryview(_raw_field_decoder(name).decode(scratch).value)
     low, high = 0, len(scratch)
     while high - low > 1:
         middle = (low + high) // 2
@@ -154,6 +184,13 @@ def _model_value(body: bytes) -> tuple[int, int]:
         else:
             low = middle
     return low, low + len(view)
+
+
+@cache
+def _raw_field_decoder(name: str) -> msgspec.json.Decoder[Any]:
+    """`name` is one of the gateway's own few."""
+    fields = [("value", msgspec.Raw, msgspec.field(name=name))]
+    return msgspec.json.Decoder(msgspec.defstruct("_RawField", fields))
 
 
 def _place(error: Exception) -> str:
@@ -170,15 +207,21 @@ def error_body(error: LlmgateError) -> bytes:
     )
 
 
-def error_event(error: LlmgateError, *, at_line_start: bool) -> bytes:
-    """An SSE event that ends a broken stream; first closes the event that the break may have cut."""
-    return b"%bdata: %b\n\n" % (b"" if at_line_start else b"\n\n", error_body(error))
+def error_event(error: LlmgateError) -> bytes:
+    """An SSE event that ends a broken stream of chunks."""
+    return b"data: %b\n\n" % error_body(error)
 
 
-def model_list(models: list[str], created: int) -> bytes:
-    return msgspec.json.encode(
-        {
-            "object": "list",
-            "data": [{"id": name, "object": "model", "created": created, "owned_by": "llmgate"} for name in models],
-        }
-    )
+def response_error_event(error: LlmgateError) -> bytes:
+    """The same for a stream of the responses API, whose events have names and types. `error` is for clients that know
+    no other."""
+    said = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return b"event: error\ndata: %b\n\n" % msgspec.json.encode({**said, "type": "error", "error": said})
+
+
+def model_card(name: str, created: int, **more: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "llmgate", **more}
+
+
+def model_list(cards: Iterable[dict[str, Any]]) -> bytes:
+    return msgspec.json.encode({"object": "list", "data": list(cards)})
