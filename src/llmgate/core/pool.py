@@ -55,12 +55,6 @@ class EndpointPool:
         self._changed()
         return endpoint
 
-    def remove(self, name: str) -> Endpoint | None:
-        """Forget a member. Charges on it settle on the object itself; a namesake added later starts at zero."""
-        endpoint = self._endpoints.pop(name, None)
-        self._changed()
-        return endpoint
-
     def update(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
         """Another specification of a member of that name. Its load, health and all that was learnt of it stay."""
         endpoint.spec = spec
@@ -80,6 +74,12 @@ class EndpointPool:
         for endpoint in self:
             endpoint.health.follow(policy)
         self._changed()
+
+    def remove(self, name: str) -> Endpoint | None:
+        """Forget a member. Charges on it settle on the object itself; a namesake added later starts at zero."""
+        endpoint = self._endpoints.pop(name, None)
+        self._changed()
+        return endpoint
 
     def set_models(self, endpoint: Endpoint, models: Mapping[str, str]) -> None:
         """Public name → served name, as learnt from the engine."""

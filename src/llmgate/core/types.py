@@ -71,7 +71,7 @@ class InferenceRequest:
     prefix: Sequence[int] = ()  # chain keys of the prompt's leading blocks, see core/prefix.py
     holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
-    session: str | None = None
+    session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
 
     @property
     def tokens(self) -> int:

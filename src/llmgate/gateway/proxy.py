@@ -98,6 +98,7 @@ class Proxy:
         self._client = client
         self._destinations = destinations
         self._metrics = metrics
+        self.access_log: AccessLog | None = None
         self._retry = retry
         self._budget = RetryBudget(retry)
         self.configure(
@@ -109,7 +110,6 @@ class Proxy:
             client_address=client_address,
         )
         self._clock = clock
-        self.access_log: AccessLog | None = None
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
 
@@ -139,16 +139,16 @@ class Proxy:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
         if client.gone:
             return
-        exchange = self._begin(client)
         kept: KeptAlive | None = None
+        exchange = self._begin(client)
         try:
             request, exchange.fields = self._intake.understand(kind, client.body, exchange.id, exchange.arrived)
             exchange.request = request
-            if self._keep_alive and request.stream:
-                exchange.client = kept = KeptAlive(client, self._keep_alive, partial(self._begin_early, exchange))
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
             self._budget.note_request()
+            if self._keep_alive and request.stream:
+                exchange.client = kept = KeptAlive(client, self._keep_alive, partial(self._begin_early, exchange))
             while not await self._attempt(exchange):
                 pass
         except asyncio.CancelledError:
