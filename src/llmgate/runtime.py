@@ -268,6 +268,8 @@ class Gateway:
         self.app.body_limit = config.server.body_limit
         self.app.allow_origins(_cors(config))
         self._admin_app.app = plan.admin_app
+        in_use = {member.destination.target.tls for member in plan.members}
+        self._contexts = {trusted: tls for trusted, tls in self._contexts.items() if tls in in_use}
         sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]
         return ReloadView(
             added=changes.added,

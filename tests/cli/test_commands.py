@@ -81,6 +81,16 @@ def test_check_looks_whether_tokenizers_and_certificates_are_there(tmp_path: Pat
     assert result.exit_code == 1
 
 
+def test_check_looks_whether_the_access_log_has_a_place(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for to, code in ((tmp_path / "access.log", 0), ("stdout", 0), (tmp_path / "no" / "access.log", 1)):
+        path.write_text(f"{GOOD}access_log: {{to: {to}}}\n")
+        result = run("check", str(path))
+        assert result.exit_code == code
+    assert "access_log.to: the directory of" in result.stderr
+    assert not (tmp_path / "access.log").exists()
+
+
 def test_routes_of_a_file_as_table_and_as_json(good: str) -> None:
     assert "node-a:8000" in run("routes", good).output
     rows = json.loads(run("routes", good, "--json", "-").output)

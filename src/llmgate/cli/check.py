@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from llmgate.config import Config, ConfigError, load_file
+from llmgate.telemetry.line_writer import STREAMS
 from llmgate.tokens import TokenizerError, find_tokenizer
 
 
@@ -33,6 +34,9 @@ def _missing_files(config: Config) -> Iterator[str]:
                 endpoint.tls_ca.open("rb").close()
         except OSError as error:
             yield f"endpoints[{index}].tls_ca: {endpoint.tls_ca} cannot be read: {error.strerror}"
+    log = config.access_log.to
+    if log and log not in STREAMS and not Path(log).absolute().parent.is_dir():
+        yield f"access_log.to: the directory of {log} is not there"
     for index, model in enumerate(config.models):
         try:
             if model.tokenizer:

@@ -52,8 +52,6 @@ class App:
         self.body_limit = body_limit
         self.refuse = proxy.refuse
         self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in ROUTES.items()}
-        self._without_cors = self.direct, self.refuse
-        self.cors: Cors | None = None
         self._scheduler = scheduler
         self._proxy = proxy
         self._metrics = metrics
@@ -65,6 +63,8 @@ class App:
             "/metrics": self._render_metrics,
             MODELS: self._models,
         }
+        self.cors: Cors | None = None
+        self._without_cors = self.direct, self.refuse
 
     def allow_origins(self, cors: Cors | None) -> None:
         """From the next request on; None: pages of no other origin."""

@@ -124,6 +124,7 @@ class Proxy:
         self._client = client
         self._destinations = destinations
         self._metrics = metrics
+        self.access_log: AccessLog | None = None
         self._retry = retry
         self._budget = RetryBudget(retry)
         self.configure(
@@ -136,7 +137,6 @@ class Proxy:
             edit_rules=edit_rules,
         )
         self._clock = clock
-        self.access_log: AccessLog | None = None
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
 
@@ -168,9 +168,10 @@ class Proxy:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
         if client.gone:
             return
-        exchange = self._begin(client)
-        spec = exchange.spec = KINDS[kind]
+        spec = KINDS[kind]
         kept: KeptAlive | None = None
+        exchange = self._begin(client)
+        exchange.spec = spec
         try:
             request, exchange.fields = self._intake.understand(
                 spec, client.headers, client.body, exchange.id, exchange.arrived
@@ -178,13 +179,12 @@ class Proxy:
             exchange.request = request
             if kind not in EVERYWHERE:
                 exchange.unable = self._unable(request)
-            if self._keep_alive and request.stream:
-                exchange.client = kept = KeptAlive(
-                    client, self._keep_alive, partial(self._begin_early, exchange), spec.dialect
-                )
             if request.model in self._intake.tokenizers:
                 await self._intake.count(request, exchange.fields)
             self._budget.note_request()
+            if self._keep_alive and request.stream:
+                begin = partial(self._begin_early, exchange)
+                exchange.client = kept = KeptAlive(client, self._keep_alive, begin, spec.dialect)
             while not await self._attempt(exchange):
                 pass
             await client.drained()  # with nothing booked: the engine has done its part
