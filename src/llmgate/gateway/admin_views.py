@@ -30,6 +30,7 @@ class EngineGauges(BaseModel):
     waiting: int | None = Field(description="requests in the engine's own queue")
     kv_usage: float | None = Field(description="used part of the KV cache, 0 to 1")
     kv_capacity_tokens: int | None
+    max_running: int | None = Field(description="requests that it runs at once; more of them wait")
 
     @classmethod
     def of(cls, metrics: EndpointMetrics, now: float) -> EngineGauges:
@@ -40,6 +41,7 @@ class EngineGauges(BaseModel):
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,
             kv_capacity_tokens=metrics.kv_capacity_tokens,
+            max_running=metrics.max_running,
         )
 
 
