@@ -45,7 +45,7 @@ class Intake:
         """What routing needs to know, with estimated tokens. Raises BadRequest, ModelNotFound, NoReadyEndpoint, and
         RouteNotFound for what is no request without a model and has none."""
         scheduler = self._scheduler
-        fields = _parse(spec, headers, body)
+        fields = _parse(spec, headers, body) if spec.form else parse_body(body)
         model = scheduler.admit(self._sole_model() if fields.model is None else fields.model, now)
         router = scheduler.router
         session = session_key(headers, fields) if self.log_sessions or router.needs_session else None
@@ -112,8 +112,9 @@ class Intake:
 
 
 def _parse(spec: KindSpec, headers: list[Header], body: bytes) -> Body:
+    """For kinds that may come as a form, and those that are known only by their model."""
     try:
-        boundary = boundary_of(find(headers, b"content-type")) if spec.form else None
+        boundary = boundary_of(find(headers, b"content-type"))
         fields = parse_body(body) if boundary is None else parse_form(body, boundary)
     except BadRequest as error:
         if spec.model_required and error.param is None:  # there is no making out whether it has one
