@@ -409,7 +409,7 @@ class Proxy:
             await response.pump(take, client.drained)
             exchange.status, body = assembly.finish()
         except UpstreamError:
-            exchange.kept = assembly.begun
+            exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
             raise
         exchange.usage = whole_usage(body)
         self._send_whole(exchange, headers, body, edits)
