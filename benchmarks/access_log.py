@@ -38,11 +38,16 @@ class DoneClient:
         raise NotImplementedError
 
 
+POLICY = ("prefix-affinity", (b"x-llmgate-policy", b"prefix-affinity"))
+
+
 def exchange(*, session: bool) -> Exchange:
     headers: list[Header] = [(b"host", b"gateway"), (b"content-type", b"application/json"), (b"accept", b"*/*")]
     if session:
         headers.append((b"x-session-id", b"3f0c6a1e-8d3c-4a57-9c1f-0b7f4f1f8a11"))
-    made = Exchange(DoneClient(headers), RequestHeaders([], [], None), b"0123456789abcdef0123456789abcdef", 1000.0)
+    made = Exchange(
+        DoneClient(headers), RequestHeaders([], [], None), b"0123456789abcdef0123456789abcdef", 1000.0, POLICY
+    )
     made.request = InferenceRequest(made.id, Kind.CHAT, "llama-3.1-8b", True, 312, 128, 256)
     (made.endpoint,) = EndpointPool([EndpointSpec("node-a:8000", "http://node-a:8000")])
     made.tried.append(made.endpoint)
@@ -59,7 +64,7 @@ async def measure(*, session: bool) -> float:
     for _ in range(ROUNDS):
         began = perf_counter()
         for _ in range(REQUESTS):
-            log.write(entry_of(ended, log, "prefix-affinity", 1002.5))
+            log.write(entry_of(ended, log, 1002.5))
         times.append((perf_counter() - began) / REQUESTS * 1e6)
         await asyncio.sleep(0.2)  # the writer catches up
     await log.close()

@@ -215,8 +215,10 @@ async def test_an_engine_that_is_taken_in_again_starts_slowly(seconds: float, we
         pool, now = served.gateway.pool, time.monotonic()
         pool.ready("m", now)
         pool.ready("m", now + 10)  # both have been there for long
-        for switch in ("drain", "undrain"):
-            assert (await served.admin.post(f"/api/endpoints/b/{switch}")).status_code == 200
+        b = pool.get("b")
+        assert b is not None
+        for draining in (True, False):
+            pool.set_draining(b, draining)
         pool.ready("m", now + 20)
         assert [endpoint.weight for endpoint in pool] == pytest.approx([1.0, weight])
         pool.ready("m", now + 21)

@@ -52,7 +52,7 @@ def here(tmp_path: Path, authority: trustme.CA) -> Mapping[str, str]:
         (models / name).mkdir(parents=True)
         for file in EMBEDDED.glob("*.j*"):
             (models / name / file.name).write_bytes(file.read_bytes())
-    return {"/models": str(models), "/etc/llmgate/ca.pem": str(tmp_path / "ca.pem")}
+    return {"/models": str(models), "/etc/ssl/certs/ca-certificates.crt": str(tmp_path / "ca.pem")}
 
 
 def adapted(file: Path, here: Mapping[str, str]) -> str:
@@ -64,6 +64,12 @@ def adapted(file: Path, here: Mapping[str, str]) -> str:
 
 def secrets(text: str) -> dict[str, str]:
     return dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "a-secret")
+
+
+@each_file
+def test_it_passes_the_check_as_it_stands(file: Path) -> None:
+    checked = CliRunner().invoke(main, ["check", str(file)], env={})
+    assert checked.exit_code == 0, checked.output
 
 
 @each_file

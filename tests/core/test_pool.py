@@ -144,3 +144,18 @@ def test_other_thresholds_hold_for_members_of_now_and_later() -> None:
     for endpoint in members:
         endpoint.health.request_ended(Verdict.BAD, 0.0, trial=0)
         assert not endpoint.health.available
+
+
+def test_slow_start_that_is_switched_off_leaves_no_partial_weight() -> None:
+    slow = HealthPolicy(slow_start=30.0)
+    made = EndpointPool([EndpointSpec("a", "http://a", models={"m": "m"})], health=slow)
+    (warm,) = made
+    warm.health.probe_passed()
+    made.ready("m", 0.0)
+    made.ready("m", 100.0)
+    late = made.add(EndpointSpec("b", "http://b", models={"m": "m"}))
+    late.health.probe_passed()
+    made.refresh(101.0)
+    assert late.weight < 0.2
+    made.set_health_policy(HealthPolicy())
+    assert (warm.weight, late.weight) == (1.0, 1.0)

@@ -361,3 +361,22 @@ def test_what_all_of_the_pool_hold_and_what_all_candidates_hold_are_two_things()
     candidates = decision.candidates
     assert candidates.endpoints == [second, third]
     assert candidates.cached_tokens == [100, 0]
+
+
+def test_a_router_hears_nothing_more_of_an_endpoint_that_it_was_told_to_forget() -> None:
+    class Hearing(Fixed):
+        heard = 0
+
+        def finished(
+            self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+        ) -> None:
+            self.heard += 1
+
+    router = Hearing()
+    scheduler = Scheduler(pool(1), router)
+    asked = request()
+    charges = [scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0) for _ in range(2)]
+    scheduler.settle(charges[0], TerminationCause.COMPLETED, 1.0, verdict=Verdict.GOOD)
+    scheduler.remove("e0")
+    scheduler.settle(charges[1], TerminationCause.COMPLETED, 1.0, verdict=Verdict.GOOD)
+    assert router.heard == 1

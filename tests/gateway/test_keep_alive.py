@@ -151,3 +151,21 @@ async def test_at_the_end_of_the_drain_a_kept_stream_is_told_why_it_ends() -> No
         error = json.loads((await rest(client)).removeprefix(b"data: "))["error"]
         assert error["code"] == "shutting_down"
         await served.ends()
+
+
+@pytest.mark.parametrize(
+    ("status", "event"),
+    [(200, b'data: {"type":"message"}\n\n'), (400, b'event: error\ndata: {"type":"message"}\n\n')],
+)
+async def test_a_whole_answer_to_messages_is_told_as_an_error_only_if_it_is_one(status: int, event: bytes) -> None:
+    async with (
+        FakeEngine() as engine,
+        serving(engine, server=SOON) as served,
+        connect(served.gateway.data_port) as client,
+    ):
+        client.send(post(STREAMED, "/v1/messages"))
+        request = await engine.request()
+        await client.head()
+        await comments(client, 1)
+        await request.send(answer(b'{"type":"message"}', status, [JSON]))
+        assert await rest(client) == event

@@ -87,7 +87,7 @@ async def test_options_that_are_none_are_left_for_the_engine_to_refuse(options: 
         ("sglang", "auto", True),
         ("tgi", "auto", True),
         ("trtllm", "auto", True),
-        ("llamacpp", "auto", True),
+        ("llamacpp", "auto", False),
         ("openai", "auto", False),
         ("openai", "always", True),
         ("vllm", "never", False),

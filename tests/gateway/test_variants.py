@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmgate.testing.fake_upstream import answer
+from llmgate.testing.fake_upstream import CLOSE, LAST_CHUNK, STREAM_HEAD, Script, answer, chunk
 from tests.support.fake_engine import DONE, JSON, FakeEngine, stream
+from tests.support.raw_client import connect, post
 from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
 
 VARIANTS = {"a": ("org/m-fp8", "fp8"), "b": ("m-bf16", "bf16")}
@@ -103,3 +105,41 @@ async def test_where_the_names_are_the_same_nothing_is_held_back_or_changed() ->
         serving(engine, server={"rewrite_answer_model": True}) as served,
     ):
         assert (await served.chat()).content == odd
+
+
+async def test_a_request_without_a_model_gets_the_engines_own_name_for_the_sole_one() -> None:
+    async with FakeEngine([answer(whole("S"), headers=[JSON])]) as engine:
+        endpoint = {"url": engine.url, "models": [{"name": "m", "served_as": "S"}]}
+        async with serving(endpoint) as served:
+            for body in (b'{"messages": []}', b'{"messages": [], "model": null}', b"{}"):
+                assert (await served.chat(body)).status_code == 200
+    assert [json.loads(request.body)["model"] for request in engine.asked] == ["S"] * 3
+
+
+async def test_an_answer_that_breaks_while_its_name_is_changed_is_asked_for_elsewhere() -> None:
+    broken: Script = [b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{", CLOSE]
+    models = [{"name": "m", "served_as": "S"}]
+    async with FakeEngine(broken) as a, FakeEngine([answer(whole("S"), headers=[JSON])]) as b:
+        endpoints = ({"url": engine.url, "models": models, "engine": "vllm"} for engine in (a, b))
+        async with serving(*endpoints, server={"rewrite_answer_model": True}) as served:
+            for _ in range(3):
+                assert (await served.chat()).json()["model"] == "m"
+    assert a.asked
+
+
+async def test_what_is_neither_json_nor_events_streams_on_unchanged() -> None:
+    go_on = asyncio.Event()
+    head = STREAM_HEAD.replace(b"text/event-stream", b"application/x-ndjson")
+    async with (
+        FakeEngine([head, chunk(b'{"model": "S"}\n'), go_on, chunk(b"end"), LAST_CHUNK]) as engine,
+        serving(
+            {"url": engine.url, "models": [{"name": "m", "served_as": "S"}], "engine": "vllm"},
+            server={"rewrite_answer_model": True},
+        ) as served,
+        connect(served.gateway.data_port) as client,
+    ):
+        client.send(post(STREAMED))
+        head_of_answer = await client.head()
+        assert await client.chunk() == b'{"model": "S"}\n'
+        go_on.set()
+        assert await client.body(head_of_answer) == b"end"

@@ -260,3 +260,24 @@ def test_no_json_makes_it_raise_anything_else(payloads: list[dict[str, Any]]) ->
             json.loads(made.finish()[1])
         except UpstreamError:
             continue
+
+
+def test_a_message_whose_stream_lacks_its_start_gets_one() -> None:
+    assembly = MessageAssembly()
+    assembly.model = "m"
+    stream = events(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+        {"type": "message_stop"},
+    )
+    made = answer(assembly, stream)
+    assert made.pop("id").startswith("msg_")
+    assert made == {
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "stop_reason": "end_turn",
+        "usage": {"output_tokens": 1},
+        "content": [{"type": "text", "text": "Hi"}],
+    }

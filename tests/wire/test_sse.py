@@ -151,6 +151,7 @@ def test_details_of_details_are_read_through() -> None:
         (b'{"generated_text":"x","details":{"generated_tokens":4,"prefill":[{"id":1}],"tokens":[]}}', Usage(0, 4)),
         (b'{"text":"x","meta_info":{"prompt_tokens":7,"completion_tokens":4,"cached_tokens":2}}', Usage(7, 4, 2)),
         (b'{"detail":"x","details":"y"}', None),
+        (b'{"choices":[],"timings":{"cache_n":40,"prompt_n":8,"predicted_n":5,"predicted_ms":1.5}}', Usage(48, 5, 40)),
     ],
 )
 def test_every_way_of_telling_usage_is_understood(answer: bytes, usage: Usage | None) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -12,9 +12,15 @@ from llmgate.tokens import TokenizerError, find_tokenizer
 
 
 @click.command(epilog="\b\nExample:\n  llmgate check configs/two-engines.yaml")
-@click.argument("file", type=click.Path(path_type=Path))
-def check(file: Path) -> None:
-    """Validate a configuration and print every mistake with its path."""
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def check(files: Sequence[Path]) -> None:
+    """Validate configurations and print every mistake with its path."""
+    good = [_is_good(file) for file in files]  # each tells its own mistakes
+    if not all(good):
+        sys.exit(1)
+
+
+def _is_good(file: Path) -> bool:
     try:
         config = load_file(file)
         if missing := list(_missing_files(config)):
@@ -22,8 +28,9 @@ def check(file: Path) -> None:
     except ConfigError as error:
         for problem in error.problems:
             click.echo(f"{error.source}: {problem}", err=True)
-        sys.exit(1)
+        return False
     click.echo(f"{file}: good ({len(config.endpoints)} endpoints, policy {config.router.policy})")
+    return True
 
 
 def _missing_files(config: Config) -> Iterator[str]:

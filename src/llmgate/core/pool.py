@@ -92,6 +92,8 @@ class EndpointPool:
         self._health = policy
         for endpoint in self:
             endpoint.health.follow(policy)
+            if not policy.slow_start:
+                endpoint.weight = endpoint.spec.weight
         self._changed()
 
     def set_models(
@@ -143,8 +145,7 @@ class EndpointPool:
         When none is left, those that were ejected only for bad answers: the engine's own error tells the client more
         than a 503 of ours, and a false ejection of the last endpoint would be an outage of our making.
         """
-        if now >= self._next_tick:
-            self._tick(now)
+        self.refresh(now)
         ready = self._ready.get(model)
         if ready is None:
             members = [e for e in self if model in e.models and not e.draining]
@@ -156,8 +157,13 @@ class EndpointPool:
     def any_ready(self, now: float) -> bool:
         return any(self.ready(model, now) for model in self.models)
 
+    def refresh(self, now: float) -> None:
+        """Time has passed: ejections end, loads fade, slow starts go on. For those who look without asking for a
+        ready endpoint."""
+        if now >= self._next_tick:
+            self._tick(now)
+
     def _tick(self, now: float) -> None:
-        """Time has passed: ejections end, loads fade, slow starts go on."""
         elapsed = max(now - self._aged_at, 0.0)
         self._aged_at = now
         for endpoint in self:

@@ -188,7 +188,12 @@ class Scheduler:
         charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
-        if self._hears_ends and verdict is Verdict.GOOD and cause is TerminationCause.COMPLETED:
+        if (
+            self._hears_ends
+            and verdict is Verdict.GOOD
+            and cause is TerminationCause.COMPLETED
+            and self.pool.get(charge.endpoint.name) is charge.endpoint  # else the router has been told to forget it
+        ):
             self._router.finished(charge.request, charge.endpoint, usage, now - charge.booked_at, now)
         return True
 

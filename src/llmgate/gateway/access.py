@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LONGEST_ROUTE = 200
 
 
-def entry_of(exchange: Exchange, log: AccessLog, policy: str, now: float) -> Entry:
+def entry_of(exchange: Exchange, log: AccessLog, now: float) -> Entry:
     """`now` is the end of the exchange, on the clock of its arrival."""
     request: InferenceRequest | None = getattr(exchange, "request", None)  # not there if it was not understood
     client, usage, endpoint = exchange.client, exchange.usage, exchange.endpoint
@@ -30,7 +30,7 @@ def entry_of(exchange: Exchange, log: AccessLog, policy: str, now: float) -> Ent
         None,
         None if request is None else request.model,
         None if endpoint is None else endpoint.name,
-        policy,
+        exchange.policy[0],
         exchange.status,
         cause._value_ if cause is not None else "client_gone" if client.gone else "rejected",
         len(exchange.tried),

@@ -91,7 +91,9 @@ def _add_api(
         return endpoint
 
     def view(endpoint: Endpoint) -> EndpointView:
-        return EndpointView.of(endpoint, clock(), pool.aliases)
+        now = clock()
+        pool.refresh(now)
+        return EndpointView.of(endpoint, now, pool.aliases)
 
     def drain(name: str, draining: bool) -> EndpointView:
         endpoint = known(name)

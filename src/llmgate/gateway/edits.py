@@ -55,12 +55,13 @@ def edits_for(
     else:
         asks_usage = False
         carried = spec.assembly is not None and make_of(endpoint.engine).ignores_disconnects
-    if not (asks_usage or carried) and (asked is None or asked == served) and not rules.answer_model:
+    renamed = served != (request.model if asked is None else asked)
+    if not (asks_usage or carried or renamed or rules.answer_model):
         return None
     answer: list[Edit] = []
     assembly: Assembly | None = None
     edited: bytes | None
-    if asked is not None and asked != served:
+    if renamed:
         body = fields.renamed(body, served)
     if rules.answer_model and served != (asked or request.model):
         answer.append(renaming(served, asked or request.model))
@@ -69,6 +70,7 @@ def edits_for(
         answer.append(WITHOUT_USAGE_CHUNK)
     if carried and spec.assembly is not None and (edited := _carried_as_stream(spec, fields, body)) is not None:
         body, assembly = edited, spec.assembly()
+        assembly.model = served
     return Edits(body, answer, assembly)
 
 

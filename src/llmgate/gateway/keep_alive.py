@@ -92,11 +92,11 @@ class KeptAlive:
 
 
 def _event(dialect: Dialect, status: int, body: bytes) -> bytes:
-    """A whole answer, an error most likely, as the one event of a stream; framed as the gateway's own errors are."""
+    """A whole answer as the one event of a stream; if it is an error, framed as the gateway's own are."""
     ours = dialect.event(UpstreamError(f"The engine answered {status}, and not with JSON."))
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return ours
-    frame, _, _ = ours.partition(b"data: ")
+    frame = ours.partition(b"data: ")[0] if status >= 400 else b""
     return b"%bdata: %b\n\n" % (frame, b" ".join(body.splitlines()))

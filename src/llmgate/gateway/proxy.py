@@ -69,6 +69,10 @@ class Destination:
     credentials: tuple[Header, ...] | None = ()
 
 
+Policy = tuple[str, Header]
+"""The name of a policy, and the header that says it."""
+
+
 class Exchange:
     """One client's request and what has become of it so far."""
 
@@ -90,8 +94,11 @@ class Exchange:
     usage: Usage | None = None
     cause: TerminationCause | None = None  # of the last attempt's end
 
-    def __init__(self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float) -> None:
+    def __init__(
+        self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float, policy: Policy
+    ) -> None:
         self.client = client
+        self.policy = policy  # that chooses for it
         self.headers = headers
         self.id = request_id.decode()
         self.id_bytes = request_id
@@ -153,8 +160,7 @@ class Proxy:
     ) -> None:
         """For requests from now on. `model_timeouts`, by public model name, go before `timeouts`. `keep_alive`: seconds
         between comments in a stream that has not begun; 0: none. `client_address`: tell engines the client's."""
-        self.policy_name = policy_name
-        self._policy_header = (b"x-llmgate-policy", policy_name.encode())
+        self._policy = (policy_name, (b"x-llmgate-policy", policy_name.encode()))
         self._timeouts = timeouts
         self._model_timeouts = model_timeouts
         self._keep_alive = keep_alive
@@ -222,7 +228,7 @@ class Proxy:
     def _begin(self, client: Client) -> Exchange:
         headers = sort_request_headers(client.headers)
         request_id = headers.request_id or b"%b%016x" % (self._run_id, next(self._numbers))
-        return Exchange(client, headers, request_id, self._clock())
+        return Exchange(client, headers, request_id, self._clock(), self._policy)
 
     async def _attempt(self, exchange: Exchange) -> bool:
         """Try the best endpoint that was not tried. False: it failed before the client saw anything of it, and another
@@ -285,6 +291,7 @@ class Proxy:
         charge = self._scheduler.book(exchange.request, decision, now)
         if not exchange.tried:
             exchange.dispatched = self._clock()
+        exchange.policy = self._policy
         exchange.endpoint = decision.endpoint
         exchange.tried.append(decision.endpoint)
         return charge
@@ -318,7 +325,8 @@ class Proxy:
         if response.status < 400:
             self._scheduler.answered(charge, exchange.first_byte)
         edits = exchange.edits
-        if (find(response.headers, b"content-type") or b"").startswith(b"text/event-stream"):
+        content_type = (find(response.headers, b"content-type") or b"").lower()
+        if content_type.startswith(b"text/event-stream"):
             meter = SseMeter(exchange.spec.usage_at_start)
             charge.prefill_done()
             if edits is not None and edits.assembly is not None:
@@ -336,7 +344,7 @@ class Proxy:
             exchange.usage = meter.usage() or Usage(
                 request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
             )
-        elif edits is not None and edits.answer:
+        elif edits is not None and edits.answer and content_type.startswith(b"application/json"):
             await self._pass_on_edited(exchange, response, headers, chunk, edits)
         elif not response.ended:
             tail = UsageTail()
@@ -357,7 +365,7 @@ class Proxy:
         return [
             (b"x-request-id", exchange.id_bytes),
             (b"x-llmgate-endpoint", endpoint.name.encode()),
-            self._policy_header,
+            exchange.policy[1],
         ]
 
     def _begin_early(self, exchange: Exchange) -> list[Header] | None:
@@ -412,6 +420,8 @@ class Proxy:
             exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
             raise
         exchange.usage = whole_usage(body)
+        headers = [header for header in headers if header[0] not in STREAM_HEADERS]
+        headers.append((b"content-type", b"application/json"))
         self._send_whole(exchange, headers, body, edits)
 
     async def _pass_on_edited(
@@ -424,7 +434,11 @@ class Proxy:
             pieces.append(piece)
             return True
 
-        await response.pump(keep, exchange.client.drained)
+        try:
+            await response.pump(keep, exchange.client.drained)
+        except UpstreamError:
+            exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
+            raise
         body = b"".join(pieces)
         exchange.usage = whole_usage(body)
         self._send_whole(exchange, headers, body, edits)
@@ -432,10 +446,7 @@ class Proxy:
     def _send_whole(self, exchange: Exchange, headers: list[Header], body: bytes, edits: Edits) -> None:
         for edit in edits.answer:
             body = edit.change(body)
-        changed = STREAM_HEADERS if edits.assembly is not None else (b"content-length",)
-        headers = [header for header in headers if header[0] not in changed]
-        if edits.assembly is not None:
-            headers.append((b"content-type", b"application/json"))
+        headers = [header for header in headers if header[0] != b"content-length"]
         headers.append((b"content-length", b"%d" % len(body)))
         exchange.begun = exchange.ended = True
         exchange.client.respond(exchange.status, headers, body, False)
@@ -507,4 +518,4 @@ class Proxy:
         )
 
     def _log(self, exchange: Exchange, log: AccessLog) -> None:
-        log.write(entry_of(exchange, log, self.policy_name, self._clock()))
+        log.write(entry_of(exchange, log, self._clock()))

@@ -68,6 +68,7 @@ class EndpointCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         now = self._clock()
+        self._pool.refresh(now)
         for name, help, read in GAUGES:
             family = GaugeMetricFamily(name, help, labels=["endpoint"])
             for endpoint in self._pool:

@@ -6,6 +6,7 @@ For engines that work on for clients that have left, unless they stream: such a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ SHAPELESS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError,
 
 class Assembly(ABC):
     """One answer. `feed` never raises; `finish` says what became of it."""
+
+    model = ""  # the engine's name for it, where its stream does not tell
 
     def __init__(self) -> None:
         self._splitter = EventSplitter()
@@ -221,7 +224,10 @@ class MessageAssembly(Assembly):
     def _answer(self) -> Json:
         for index, text in self._inputs.items():
             self._blocks[index]["input"] = msgspec.json.decode(text) if text else {}
-        return {**self._message, "content": [block for _, block in sorted(self._blocks.items())]}
+        start: Json = {}
+        if "id" not in self._message:  # llama.cpp sends no message_start if the first token is but part of a character
+            start = {"id": f"msg_{token_hex(12)}", "type": "message", "role": "assistant", "model": self.model}
+        return {**start, **self._message, "content": [block for _, block in sorted(self._blocks.items())]}
 
 
 def joined(before: Json, more: Json) -> Json:

@@ -69,7 +69,7 @@ class EngineKind:
     awake: tuple[str, str, str] | None = None  # a gauge, its label, its value there: such a series is 0 while it sleeps
     facts_page: tuple[str, Callable[[bytes], Facts]] | None = None  # asked once for what metrics do not tell
     ignores_disconnects: bool = False  # works on for a client that has left, unless it streams
-    takes_stream_options: bool = True  # a request with `stream_options` is not refused
+    takes_stream_options: bool = True  # may be asked for usage on a client's behalf: nothing else changes by that
     lacks: frozenset[Kind] = frozenset()  # kinds of request that it is known to have no path for
 
 
@@ -174,6 +174,7 @@ ENGINES: Mapping[str, EngineKind] = {
         kv_usage=("llamacpp:kv_cache_usage_ratio",),  # gone from newer builds
         facts_page=("/props", parse_props),
         ignores_disconnects=True,
+        takes_stream_options=False,  # asked for usage it moves `timings` into that chunk; unasked they tell the same
         lacks=frozenset({Kind.SCORE, Kind.GENERATE}),
     ),
     GENERIC: EngineKind(health_path="/v1/models", metrics_paths=(), takes_stream_options=False),

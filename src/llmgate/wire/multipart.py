@@ -25,6 +25,8 @@ class Form(Body):
     span: tuple[int, int] = (0, 0)  # where the value of `model` stands
 
     def renamed(self, body: bytes, model: str) -> bytes:
+        if self.model is None:
+            return body  # whatever serves audio serves one model
         start, end = self.span
         return b"%b%b%b" % (body[:start], model.encode(), body[end:])
 

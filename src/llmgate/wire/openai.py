@@ -72,8 +72,11 @@ class Body(msgspec.Struct):
         return allowed * (choices if choices and choices <= 1024 else 1) * prompts
 
     def renamed(self, body: bytes, model: str) -> bytes:
-        """The same body with another value for its `model`, which must be there."""
-        return replace_model(body, model)
+        """The same body with another value for its `model`, or with one if it has none."""
+        try:
+            return replace_model(body, model)
+        except msgspec.ValidationError:  # it is not there
+            return insert_field(body, "model", msgspec.json.encode(model))
 
 
 def whole_number(number: bytes) -> int | None:

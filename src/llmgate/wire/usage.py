@@ -13,8 +13,8 @@ from llmgate.core.types import Usage
 KEPT_BYTES = 16 * 1024
 """How much of an answer's end is kept to find its usage in. Engines put it within the last KiB or two."""
 
-KEYS = (b'"usage"', b'"details"', b'"meta_info"')
-"""What usage is called: by nearly everybody, by TGI's /generate, by SGLang's."""
+KEYS = (b'"usage"', b'"details"', b'"meta_info"', b'"timings"')
+"""What usage is called: by nearly everybody, by TGI's /generate, by SGLang's, by llama.cpp in every stream."""
 
 
 class UsageTail:
@@ -59,6 +59,10 @@ class _Usage(msgspec.Struct):
     # TGI
     input_length: _Count | None = None
     generated_tokens: _Count | None = None
+    # llama.cpp's timings: prompt tokens from the cache, computed ones, output
+    cache_n: _Count | None = None
+    prompt_n: _Count | None = None
+    predicted_n: _Count | None = None
     # rerank and score, where nothing else is said
     total_tokens: _Count | None = None
 
@@ -74,6 +78,7 @@ class _Answer(msgspec.Struct):
     usage: _Usage | None = None
     details: _Usage | None = None
     meta_info: _Usage | None = None
+    timings: _Usage | None = None
 
 
 _answers = msgspec.json.Decoder(_Answer)
@@ -89,7 +94,7 @@ def whole_usage(answer: bytes) -> Usage | None:
         found = _answers.decode(answer)
     except _UNDECODABLE:
         return last_usage(answer[-2 * KEPT_BYTES :])
-    usage = found.usage or found.details or found.meta_info
+    usage = found.usage or found.details or found.meta_info or found.timings
     return None if usage is None else _understood(usage)
 
 
@@ -157,4 +162,6 @@ def _understood(usage: _Usage) -> Usage | None:
         return Usage(prompt, usage.output_tokens or 0, cached if details is None else details.cached_tokens)
     if usage.generated_tokens is not None:
         return Usage(usage.input_length or 0, usage.generated_tokens)
+    if usage.predicted_n is not None:
+        return Usage((usage.cache_n or 0) + (usage.prompt_n or 0), usage.predicted_n, usage.cache_n)
     return None if usage.total_tokens is None else Usage(usage.total_tokens)
