@@ -49,12 +49,9 @@ def edits_for(
     """`body` is as the client sent it. None: it goes as it is, and so does the answer. Raises nothing."""
     asked = fields.model
     served = endpoint.models.get(request.model, request.model)
-    if request.stream:
-        asks_usage = spec.takes_stream_options and rules.injects(make_of(endpoint.engine))
-        carried = False
-    else:
-        asks_usage = False
-        carried = spec.assembly is not None and make_of(endpoint.engine).ignores_disconnects
+    make = make_of(endpoint.engine)
+    asks_usage = request.stream and spec.takes_stream_options and rules.injects(make)
+    carried = make.ignores_disconnects and not request.stream and spec.assembly is not None
     renamed = served != (request.model if asked is None else asked)
     if not (asks_usage or carried or renamed or rules.answer_model):
         return None

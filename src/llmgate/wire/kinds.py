@@ -76,13 +76,13 @@ class KindSpec:
 
     def prompt_of(self, body: Body) -> bytes:
         """The raw JSON that makes up the prompt."""
-        parts = list(filter(None, self._parts(body)))
-        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+        return b"".join(self._parts(body))
 
     def output_limit(self, body: Body) -> int | None:
         """Tokens that the client allows for all answers together; None if it sets no (sensible) limit."""
         for outer, inner in self._limits:
-            if part := getattr(body, outer):
+            part = getattr(body, outer)
+            if part is not body.absent:
                 raw = _inner_field(part) if inner else bytes(part)
                 if raw not in (b"", b"null"):
                     return body.output_limit(whole_number(raw))

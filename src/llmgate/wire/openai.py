@@ -18,7 +18,7 @@ BATCH = re.compile(rb'\[[ \t\r\n]*+(["\[])')
 """The beginning of a list of strings or of lists."""
 
 
-class Body(msgspec.Struct):
+class Body(msgspec.Struct, gc=False):
     """The fields that routing reads, as JSON text where that may be anything; everything else is skipped unparsed.
 
     Those of every kind of request: which of them count for a kind says wire/kinds.py.

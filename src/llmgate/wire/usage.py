@@ -40,11 +40,11 @@ class UsageTail:
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: _Count | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     # OpenAI's chat, completions, embeddings; SGLang's own with `cached_tokens` beside them
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
@@ -67,14 +67,14 @@ class _Usage(msgspec.Struct):
     total_tokens: _Count | None = None
 
 
-class _BareUsage(msgspec.Struct):
+class _BareUsage(msgspec.Struct, gc=False):
     """Of a usage of which something else is odd."""
 
     prompt_tokens: _Count
     completion_tokens: Any = None
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     usage: _Usage | None = None
     details: _Usage | None = None
     meta_info: _Usage | None = None
