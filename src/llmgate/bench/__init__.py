@@ -1,0 +1,1 @@
+"""The load generator: measured load on a live endpoint."""

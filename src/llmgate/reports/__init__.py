@@ -1,0 +1,1 @@
+"""Reports: one HTML page with plots, for the simulator and the load generator."""
