@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from llmgate.core.prefix import COARSE_BLOCK, FINE_BLOCK, FINE_BLOCKS, PrefixIndex, block_end
 
-KEYS = st.lists(st.integers(0, 2**64 - 1), max_size=20, unique=True)
+
+def chain(blocks: Sequence[int]) -> list[int]:
+    """Chain keys of a prompt of these blocks: equal keys mean equal beginnings."""
+    return [hash(tuple(blocks[: depth + 1])) for depth in range(len(blocks))]
+
+
+CHAINS = st.lists(st.integers(0, 2), max_size=20).map(chain)  # of few different blocks, so that many share a beginning
+SLOTS = st.integers(0, 9)
 
 
 def matched(index: PrefixIndex, keys: Sequence[int], slots: Iterable[int]) -> list[int]:
@@ -30,22 +39,57 @@ def test_each_endpoint_is_credited_with_its_own_longest_match() -> None:
     assert matched(index, (1, 2, 3, 4, 5), [0, 1, 2, 5]) == [4, 2, 0, 0]
 
 
-@given(chains=st.lists(st.tuples(KEYS, st.integers(0, 9)), max_size=8), wanted=KEYS)
+@given(chains=st.lists(st.tuples(CHAINS, SLOTS), max_size=12), wanted=CHAINS, gone=st.none() | SLOTS)
 def test_a_match_is_the_longest_common_beginning_with_any_recorded_chain(
-    chains: list[tuple[list[int], int]], wanted: list[int]
+    chains: list[tuple[list[int], int]], wanted: list[int], gone: int | None
 ) -> None:
     index = PrefixIndex()
     seen: dict[int, set[int]] = {slot: set() for slot in range(10)}
     for keys, slot in chains:
         index.record(keys, slot)
         seen[slot].update(keys)
-    expected = []
-    for slot in range(10):
-        depth = 0
-        while depth < len(wanted) and wanted[depth] in seen[slot]:
-            depth += 1
-        expected.append(depth)
-    assert matched(index, wanted, range(10)) == expected
+    if gone is not None:
+        index.forget(gone)
+        seen[gone].clear()
+    assert matched(index, wanted, range(10)) == [
+        next((depth for depth, key in enumerate(wanted) if key not in seen[slot]), len(wanted)) for slot in range(10)
+    ]
+    masks = [mask for _, mask in index.holders(wanted)]
+    assert all(mask & before == mask != before for before, mask in pairwise(masks)), "ever fewer"
+
+
+class BoundedIndex(RuleBasedStateMachine):
+    """A small index, which forgets all the time, against what was recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = PrefixIndex(capacity=16)
+        self.seen: set[tuple[int, int]] = set()  # (slot, key)
+
+    @rule(keys=CHAINS, slot=SLOTS)
+    def record(self, keys: list[int], slot: int) -> None:
+        self.index.record(keys, slot)
+        self.seen.update((slot, key) for key in keys)
+        if len(keys) < 8:  # longer ones turn the generations over at once
+            assert self.match(keys, slot) == len(keys)
+
+    @rule(slot=SLOTS)
+    def forget(self, slot: int) -> None:
+        self.index.forget(slot)
+        self.seen = {(other, key) for other, key in self.seen if other != slot}
+
+    @rule(keys=CHAINS, slot=SLOTS)
+    def look(self, keys: list[int], slot: int) -> None:
+        depth = self.match(keys, slot)
+        assert all((slot, key) in self.seen for key in keys[:depth]), "it has seen what it is credited with"
+        masks = [self.match(keys[: depth + 1], slot) for depth in range(len(keys))]
+        assert masks == [min(depth + 1, self.match(keys, slot)) for depth in range(len(keys))], "any prefix says the same"
+
+    def match(self, keys: Sequence[int], slot: int) -> int:
+        return matched(self.index, keys, [slot])[0]
+
+
+TestBoundedIndex = BoundedIndex.TestCase
 
 
 def test_the_index_is_bounded_and_drops_the_least_recently_used() -> None:

@@ -33,6 +33,10 @@ class PrefixIndex:
     Least recently used keys go first, by generation: keys seen since the last turn-over are young; when half of
     `capacity` are young, the old half is dropped at once and the young become the old. That is LRU to within one
     generation, for the price of a dict access.
+
+    Chains are recorded from their beginning, so whoever has seen a block has seen all blocks before it, and a block is
+    never forgotten before those after it. Hence masks only lose bits along a chain, and where they do is found by
+    halving instead of looking up each block.
     """
 
     __slots__ = ("_half", "_old", "_young")
@@ -50,30 +54,38 @@ class PrefixIndex:
     def holders(self, keys: Sequence[int]) -> Holders:
         """Who has seen how much of the chain `keys`."""
         young, old = self._young, self._old
-        holders = -1  # everyone has seen the empty prefix
         levels: Holders = []
-        depth = 0
-        for key in keys:
-            seen = young.get(key) or old.get(key, 0)
-            if holders & seen != holders:
-                if depth:
-                    levels.append((depth, holders))
-                holders &= seen
-                if not holders:
-                    return levels
-            depth += 1
-        if depth:
-            levels.append((depth, holders))
+        depth, end = 0, len(keys)
+        while depth < end:
+            mask = young.get(keys[depth]) or old.get(keys[depth], 0)
+            if not mask:
+                break
+            low, high = depth, end  # the last block known to have this mask, and the first known to have less
+            middle = end - 1
+            while high - low > 1:
+                key = keys[middle]
+                if (young.get(key) or old.get(key, 0)) == mask:
+                    low = middle
+                else:
+                    high = middle
+                middle = (low + high) // 2
+            depth = high
+            levels.append((depth, mask))
         return levels
 
     def record(self, keys: Sequence[int], slot: int) -> None:
         """The endpoint in `slot` is about to see these blocks."""
         bit = 1 << slot
         young, old = self._young, self._old
-        for key in keys:
-            seen = young.get(key, 0)
-            if not seen & bit:
-                young[key] = (seen or old.get(key, 0)) | bit
+        low, high = -1, len(keys)  # the last block known to be young and seen by it, and the first known not to be
+        while high - low > 1:
+            middle = (low + high) // 2
+            if young.get(keys[middle], 0) & bit:
+                low = middle
+            else:
+                high = middle
+        for key in keys[high:]:
+            young[key] = (young.get(key) or old.get(key, 0)) | bit
         if len(young) >= self._half:
             self._old, self._young = young, {}
 
