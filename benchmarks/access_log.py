@@ -13,7 +13,7 @@ from time import perf_counter
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage
 from llmgate.gateway.access import entry_of
-from llmgate.gateway.proxy import Exchange
+from llmgate.gateway.exchange import Exchange
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.wire.headers import Header, RequestHeaders
 

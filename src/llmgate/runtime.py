@@ -7,10 +7,10 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypedDict
+from typing import Any
 
 from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch
 from llmgate.core.errors import ProtocolViolation
@@ -30,7 +30,7 @@ from llmgate.gateway.edits import EditRules
 from llmgate.gateway.fleet import Fleet, Member
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
-from llmgate.gateway.proxy import Destination, Proxy
+from llmgate.gateway.proxy import Destination, Proxy, ProxySettings
 from llmgate.gateway.server import Server, Switch, bind
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
@@ -262,7 +262,7 @@ class Gateway:
         if (config.health, config.scrape) != (old.health, old.scrape):
             self._monitor.set_pace(config.health, config.scrape)
         self._intake.tokenizers = plan.tokenizers
-        self._proxy.configure(**_proxy_settings(config))
+        self._proxy.settings = _proxy_settings(config)
         self.access_log = self._proxy.access_log = plan.access_log
         self._intake.log_sessions = plan.access_log is not None
         self.app.body_limit = config.server.body_limit
@@ -319,8 +319,8 @@ class Gateway:
             self.client,
             self._destinations,
             self.metrics,
+            _proxy_settings(self.config),
             clock=self._clock,
-            **_proxy_settings(self.config),
         )
         proxy.access_log = self.access_log
         return proxy
@@ -390,35 +390,25 @@ def _health_policy(config: Config) -> HealthPolicy:
     return HealthPolicy(health.rise, health.fall, health.strikes, health.eject, health.slow_start)
 
 
-class _ProxySettings(TypedDict):
-    policy_name: str
-    timeouts: Timeouts
-    retry: RetryPolicy
-    model_timeouts: Mapping[str, Timeouts]
-    keep_alive: float
-    client_address: ClientAddress | None
-    edit_rules: EditRules
-
-
-def _proxy_settings(config: Config) -> _ProxySettings:
+def _proxy_settings(config: Config) -> ProxySettings:
     server, general, retries = config.server, config.timeouts, config.retries
-    return {
-        "policy_name": config.router.policy,
-        "timeouts": Timeouts(general.connect, general.first_byte, general.idle),
-        "retry": RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
-        "model_timeouts": {
+    return ProxySettings(
+        policy=config.router.policy,
+        timeouts=Timeouts(general.connect, general.first_byte, general.idle),
+        retry=RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
+        model_timeouts={
             model.name: Timeouts(
                 own.connect or general.connect, own.first_byte or general.first_byte, own.idle or general.idle
             )
             for model in config.models
             if (own := model.timeouts) is not None
         },
-        "keep_alive": server.stream_keep_alive,
-        "edit_rules": EditRules(config.usage.inject, server.rewrite_answer_model),
-        "client_address": (
+        keep_alive=server.stream_keep_alive,
+        client_address=(
             ClientAddress(server.trusted_proxies, server.forwarded_header) if server.send_client_address else None
         ),
-    }
+        edit_rules=EditRules(config.usage.inject, server.rewrite_answer_model),
+    )
 
 
 def _spec(endpoint: EndpointConfig) -> EndpointSpec:

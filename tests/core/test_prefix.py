@@ -83,7 +83,9 @@ class BoundedIndex(RuleBasedStateMachine):
         depth = self.match(keys, slot)
         assert all((slot, key) in self.seen for key in keys[:depth]), "it has seen what it is credited with"
         masks = [self.match(keys[: depth + 1], slot) for depth in range(len(keys))]
-        assert masks == [min(depth + 1, self.match(keys, slot)) for depth in range(len(keys))], "any prefix says the same"
+        assert masks == [min(depth + 1, self.match(keys, slot)) for depth in range(len(keys))], (
+            "any prefix says the same"
+        )
 
     def match(self, keys: Sequence[int], slot: int) -> int:
         return matched(self.index, keys, [slot])[0]

@@ -33,20 +33,20 @@ class RetryPolicy:
 class RetryBudget:
     """A token bucket: requests and time pay in, a retry takes one out. It starts full."""
 
-    __slots__ = ("_balance", "_paid_at", "_policy")
+    __slots__ = ("_balance", "_paid_at", "policy")
 
     def __init__(self, policy: RetryPolicy = RetryPolicy()) -> None:
-        self._policy = policy
+        self.policy = policy
         self._balance = policy.burst
         self._paid_at = 0.0
 
     def note_request(self) -> None:
-        self._balance = min(self._balance + self._policy.ratio, self._policy.burst)
+        self._balance = min(self._balance + self.policy.ratio, self.policy.burst)
 
     def withdraw(self, now: float) -> bool:
         """Take one retry out; False if there is none."""
-        earned = max(now - self._paid_at, 0.0) * self._policy.floor
-        self._balance = min(self._balance + earned, self._policy.burst)
+        earned = max(now - self._paid_at, 0.0) * self.policy.floor
+        self._balance = min(self._balance + earned, self.policy.burst)
         self._paid_at = now
         if self._balance < 1.0:
             return False

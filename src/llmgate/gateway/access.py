@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+from llmgate.core.types import InferenceRequest
+from llmgate.gateway.exchange import Exchange
 from llmgate.telemetry.access_log import AccessLog, Entry
 from llmgate.wire.headers import find
 from llmgate.wire.prefix_keys import prefix_keys
-
-if TYPE_CHECKING:
-    from llmgate.core.types import InferenceRequest
-    from llmgate.gateway.proxy import Exchange
 
 LONGEST_ROUTE = 200
 

@@ -47,12 +47,14 @@ def edits_for(
     rules: EditRules, spec: KindSpec, request: InferenceRequest, fields: Body, body: bytes, endpoint: Endpoint
 ) -> Edits | None:
     """`body` is as the client sent it. None: it goes as it is, and so does the answer. Raises nothing."""
-    asked = fields.model
-    served = endpoint.models.get(request.model, request.model)
+    asked, public = fields.model, request.model
+    served = endpoint.models.get(public, public)
     make = make_of(endpoint.engine)
-    asks_usage = request.stream and spec.takes_stream_options and rules.injects(make)
-    carried = make.ignores_disconnects and not request.stream and spec.assembly is not None
-    renamed = served != (request.model if asked is None else asked)
+    if request.stream:
+        asks_usage, carried = spec.takes_stream_options and rules.injects(make), False
+    else:
+        asks_usage, carried = False, make.ignores_disconnects and spec.assembly is not None
+    renamed = served != (public if asked is None else asked)
     if not (asks_usage or carried or renamed or rules.answer_model):
         return None
     answer: list[Edit] = []
@@ -60,8 +62,8 @@ def edits_for(
     edited: bytes | None
     if renamed:
         body = fields.renamed(body, served)
-    if rules.answer_model and served != (asked or request.model):
-        answer.append(renaming(served, asked or request.model))
+    if rules.answer_model and served != (asked or public):
+        answer.append(renaming(served, asked or public))
     if asks_usage and (edited := _asking_for_usage(fields, body)) is not None:
         body = edited
         answer.append(WITHOUT_USAGE_CHUNK)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 Headers = Sequence[tuple[bytes, bytes]]
 Take = Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where an engine listens: TCP, TLS over TCP, or a unix socket. Build it with `Target.parse`."""
+class Target(NamedTuple):
+    """Where an engine listens: TCP, TLS over TCP, or a unix socket. Build it with `Target.parse`.
+
+    A tuple, as the client looks up its pool by it for each request, and a tuple's hash is made in C.
+    """
 
     host: str
     port: int

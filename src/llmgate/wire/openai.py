@@ -61,7 +61,7 @@ class Body(msgspec.Struct, gc=False):
 
     @property
     def stream(self) -> bool:
-        return bytes(self.stream_field) == b"true"
+        return self.stream_field is not ABSENT and bytes(self.stream_field) == b"true"
 
     def output_limit(self, allowed: int | None) -> int | None:
         """Tokens for all answers together, if `allowed` are for one of them."""

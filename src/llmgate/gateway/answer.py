@@ -1,0 +1,196 @@
+"""The answer's half of the hot path: from an engine's first byte to the last that goes to the client.
+
+Which of five ways it takes: a stream as it comes, edited or not; a stream put together for a client that did not ask
+for one; a whole answer with an edit; one that comes in pieces; one that has come whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmgate.core.errors import StreamRefused, UpstreamError
+from llmgate.core.ledger import Charge
+from llmgate.core.retry import BUSY_STATUSES
+from llmgate.core.scheduler import Scheduler
+from llmgate.core.types import Endpoint, Usage
+from llmgate.gateway.edits import Edits
+from llmgate.gateway.exchange import Exchange
+from llmgate.upstream.base import UpstreamResponse
+from llmgate.wire.engines import STREAM_ERROR, stream_refusal
+from llmgate.wire.event_edits import EventEditor
+from llmgate.wire.headers import Header, find, response_headers
+from llmgate.wire.sse import SseMeter
+from llmgate.wire.usage import UsageTail, whole_usage
+
+STREAM_HEADERS = (b"content-length", b"content-type", b"cache-control", b"x-accel-buffering")
+"""What an engine says of a stream, and does not say of a whole answer."""
+
+
+async def relay(
+    exchange: Exchange,
+    charge: Charge,
+    response: UpstreamResponse,
+    scheduler: Scheduler,
+    clock: Callable[[], float],
+) -> None:
+    """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
+    client = exchange.client
+    chunk = await response.read()
+    if chunk.startswith(STREAM_ERROR) and stream_refusal(chunk) in BUSY_STATUSES:
+        raise StreamRefused("The engine is full.")
+    headers = response_headers(response.headers, _own_headers(exchange, charge.endpoint))
+    exchange.first_byte = clock()
+    exchange.kept = True
+    if response.status < 400:
+        scheduler.answered(charge, exchange.first_byte)
+    edits = exchange.edits
+    content_type = (find(response.headers, b"content-type") or b"").lower()
+    if content_type.startswith(b"text/event-stream"):
+        meter = SseMeter(exchange.spec.usage_at_start)
+        charge.prefill_done()
+        if edits is not None and edits.assembly is not None:
+            await _put_together(exchange, charge, response, headers, chunk, meter, edits)
+            return
+        exchange.meter = meter
+        take = _stream_taker(exchange, charge, meter)
+        # without its length, if it has one: should it break, there must be room for an error event
+        headers = [header for header in headers if header[0] != b"content-length"]
+        charge.progress(meter.feed(chunk))
+        if exchange.editor is not None:
+            chunk = exchange.editor.feed(chunk)
+        await _pass_on(exchange, response, headers, chunk, take)
+        spec, request = exchange.spec, charge.request
+        exchange.usage = meter.usage() or Usage(
+            request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
+        )
+    elif edits is not None and edits.answer and content_type.startswith(b"application/json"):
+        await _pass_on_edited(exchange, response, headers, chunk, edits)
+    elif not response.ended:
+        tail = UsageTail()
+        tail.keep(chunk)
+
+        def keep(piece: bytes) -> bool:
+            tail.keep(piece)
+            return client.write(piece, True)
+
+        await _pass_on(exchange, response, headers, chunk, keep)
+        exchange.usage = tail.usage()
+    else:
+        exchange.begun = exchange.ended = True
+        client.respond(response.status, headers, chunk, False)
+        exchange.usage = whole_usage(chunk)
+
+
+def begin_early(exchange: Exchange) -> list[Header] | None:
+    """The head of a stream that is kept alive goes out before its engine has answered: no other may, from then."""
+    if exchange.endpoint is None:
+        return None
+    exchange.begun = True
+    exchange.meter = SseMeter()
+    return [*_own_headers(exchange, exchange.endpoint), (b"content-type", b"text/event-stream")]
+
+
+def _own_headers(exchange: Exchange, endpoint: Endpoint) -> list[Header]:
+    return [
+        (b"x-request-id", exchange.id_bytes),
+        (b"x-llmgate-endpoint", endpoint.name.encode()),
+        exchange.policy[1],
+    ]
+
+
+def _stream_taker(exchange: Exchange, charge: Charge, meter: SseMeter) -> Callable[[bytes], bool]:
+    client, edits = exchange.client, exchange.edits
+    if edits is None or not edits.answer:
+
+        def take(piece: bytes) -> bool:
+            charge.progress(meter.feed(piece))
+            return client.write(piece, True)
+
+        return take
+    editor = exchange.editor = EventEditor(edits.answer)
+
+    def take_edited(piece: bytes) -> bool:
+        charge.progress(meter.feed(piece))
+        return client.write(editor.feed(piece), True)
+
+    return take_edited
+
+
+async def _put_together(
+    exchange: Exchange,
+    charge: Charge,
+    response: UpstreamResponse,
+    headers: list[Header],
+    first: bytes,
+    meter: SseMeter,
+    edits: Edits,
+) -> None:
+    """A stream that the client did not ask for: it gets the answer that the stream makes, at its end."""
+    client, assembly = exchange.client, edits.assembly
+    assert assembly is not None
+
+    def take(piece: bytes) -> bool:
+        charge.progress(meter.feed(piece))
+        assembly.feed(piece)
+        return True
+
+    try:
+        take(first)
+        await response.pump(take, client.drained)
+        exchange.status, body = assembly.finish()
+    except UpstreamError:
+        exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
+        raise
+    exchange.usage = whole_usage(body)
+    headers = [header for header in headers if header[0] not in STREAM_HEADERS]
+    headers.append((b"content-type", b"application/json"))
+    _send_whole(exchange, headers, body, edits)
+
+
+async def _pass_on_edited(
+    exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes, edits: Edits
+) -> None:
+    """An answer in which something is changed: its length is known only when all of it is."""
+    pieces = [first]
+
+    def keep(piece: bytes) -> bool:
+        pieces.append(piece)
+        return True
+
+    try:
+        await response.pump(keep, exchange.client.drained)
+    except UpstreamError:
+        exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
+        raise
+    body = b"".join(pieces)
+    exchange.usage = whole_usage(body)
+    _send_whole(exchange, headers, body, edits)
+
+
+def _send_whole(exchange: Exchange, headers: list[Header], body: bytes, edits: Edits) -> None:
+    for edit in edits.answer:
+        body = edit.change(body)
+    headers = [header for header in headers if header[0] != b"content-length"]
+    headers.append((b"content-length", b"%d" % len(body)))
+    exchange.begun = exchange.ended = True
+    exchange.client.respond(exchange.status, headers, body, False)
+
+
+async def _pass_on(
+    exchange: Exchange,
+    response: UpstreamResponse,
+    headers: list[Header],
+    first: bytes,
+    take: Callable[[bytes], bool],
+) -> None:
+    """The answer as it comes: its first bytes, and the rest, which `take` sends on."""
+    client, editor = exchange.client, exchange.editor
+    exchange.begun, exchange.ended = True, response.ended
+    if editor is not None and exchange.ended:
+        first += editor.rest()
+    if not client.respond(response.status, headers, first, not exchange.ended) and not exchange.ended:
+        await client.drained()
+    if not exchange.ended:
+        await response.pump(take, client.drained)
+        exchange.ended = True
+        client.write(b"" if editor is None else editor.rest(), False)
