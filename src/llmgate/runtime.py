@@ -89,6 +89,15 @@ class Gateway:
         self.data_port: int = data_socket.getsockname()[1]
         self.admin_port: int = admin_socket.getsockname()[1]
         self.client: UpstreamClient = NativeClient()
+        self._monitor = Monitor(
+            self.pool,
+            self._fetch,
+            health=config.health,
+            scrape=config.scrape,
+            clock=clock,
+            sleep=asyncio.sleep,
+            rng=Random(),
+        )
         self._proxy = self._make_proxy()
         self.app = App(
             self.scheduler,
@@ -100,15 +109,6 @@ class Gateway:
         )
         self.app.allow_origins(_cors(config))
         self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
-        self._monitor = Monitor(
-            self.pool,
-            self._fetch,
-            health=config.health,
-            scrape=config.scrape,
-            clock=clock,
-            sleep=asyncio.sleep,
-            rng=Random(),
-        )
         self.fleet = Fleet(
             self.scheduler,
             self.metrics,
@@ -320,6 +320,7 @@ class Gateway:
             self._destinations,
             self.metrics,
             _proxy_settings(self.config),
+            ejected=self._monitor.rewatch,  # it says so in the log at once, and asks more often until it is up
             clock=self._clock,
         )
         proxy.access_log = self.access_log

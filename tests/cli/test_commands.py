@@ -150,7 +150,7 @@ def test_a_configuration_that_cannot_be_used_exits_1(tmp_path: Path) -> None:
     assert "cannot be read" in result.stderr
     result = run("serve", "http://a", "--policy", "prefix-afinity")
     assert result.exit_code == 1
-    assert "did you mean prefix-affinity" in result.stderr
+    assert "did you mean prefix-affinity or session-affinity? there are: round-robin, " in result.stderr
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_1() -> None:

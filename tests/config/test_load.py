@@ -87,6 +87,7 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
         ({"endpoints": [{"url": "http://me:pw@node-a"}]}, "must not contain credentials"),
         ({"endpoints": [{"url": "http://node-a:99999"}]}, "endpoints[0].url: "),
         ({"endpoints": [{"url": "http://node-a/caf\xe9"}]}, "endpoints[0].url: must not have a path beyond ASCII"),
+        ({"endpoints": [{"url": "http://node-a/v1/"}]}, "endpoints[0].url: must not end in /v1"),
         ({"endpoints": [{"url": "http://node-a/a b"}]}, "endpoints[0].url: must not contain blanks"),
         ({"endpoints": [{"url": "http://node-a\n"}]}, "endpoints[0].url: must not contain blanks"),
         ({"endpoints": [{**ENGINE, "engine": "vlm"}]}, "endpoints[0].engine: "),

@@ -185,6 +185,13 @@ async def test_an_ejected_last_endpoint_still_answers_with_its_own_error() -> No
         assert (await served.chat()).content == WORDS
 
 
+async def test_an_ejection_is_told_at_once_and_the_endpoint_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with FakeEngine([refusal(500)]) as a, serving(a, health={"strikes": 1, "interval": 3600}) as served:
+        await served.chat()
+        while "a is ejected: answered 500" not in caplog.text:
+            await asyncio.sleep(0)
+
+
 async def test_an_exhausted_retry_budget_lets_the_refusal_pass() -> None:
     async with (
         FakeEngine([refusal(503)]) as a,

@@ -227,4 +227,7 @@ async def test_one_that_is_watched_anew_learns_what_it_is_again_and_stays_up_mea
     fleet.engines.engines["a"] |= {"/v1/models": models("other")}
     fleet.monitor.rewatch(a)
     await fleet.time.advance(1)
+    assert a.models == {"tiny": "tiny"}, "it is not watched any more"
+    fleet.monitor.watch(a)
+    await fleet.time.advance(1)
     assert a.models == {"other": "other"}

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from llmgate.config import Config, ConfigError, ConfigFile, from_data, read_yaml
+from llmgate.routing.registry import BUILT_IN, DEFAULT
 
 
 @click.command(
@@ -25,7 +26,11 @@ from llmgate.config import Config, ConfigError, ConfigFile, from_data, read_yaml
 @click.option("--host", metavar="H", help="Address of the data port (default 0.0.0.0).")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="Data port (default 8080; 0: any free one).")
 @click.option("--admin-port", type=click.IntRange(0, 65535), metavar="N", help="Admin port (default 8081).")
-@click.option("--policy", metavar="NAME", help="Routing policy (default prefix-affinity).")
+@click.option(
+    "--policy",
+    metavar="NAME",
+    help=f"Routing policy (default {DEFAULT}): {', '.join(BUILT_IN)}, or one that a package adds.",
+)
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes; only 1 for now.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(

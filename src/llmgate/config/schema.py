@@ -52,6 +52,8 @@ def _engine_url(url: str) -> str:
     if not parts.path.isascii():
         raise ValueError("must not have a path beyond ASCII: write it percent-encoded, as in /caf%C3%A9")
     _ = parts.port  # raises ValueError when out of range
+    if parts.path.rstrip("/").endswith("/v1"):
+        raise ValueError("must not end in /v1: the paths of requests, which begin with it, are added to the URL")
     return url.rstrip("/")
 
 

@@ -22,6 +22,7 @@ from llmgate.core.errors import (
     ShuttingDown,
     UpstreamError,
 )
+from llmgate.core.health import State
 from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, RetryPolicy, may_try_next
 from llmgate.core.scheduler import Scheduler
@@ -86,8 +87,10 @@ class Proxy:
         metrics: Metrics,
         settings: ProxySettings,
         *,
+        ejected: Callable[[Endpoint], None],
         clock: Callable[[], float],
     ) -> None:
+        """`ejected` is told of an endpoint that has just been ejected for how it answered."""
         self._scheduler = scheduler
         self._intake = intake
         self._client = client
@@ -96,6 +99,7 @@ class Proxy:
         self.access_log: AccessLog | None = None
         self._budget = RetryBudget(settings.retry)
         self.settings = settings
+        self._ejected = ejected
         self._clock = clock
         self._run_id = b"%016x" % Random().getrandbits(64)  # request ids need to differ, not to be secret
         self._numbers = count()
@@ -212,6 +216,8 @@ class Proxy:
             exchange.cause = cause
             if response is not None:
                 response.close()
+            health = charge.endpoint.health
+            entered = health.entered
             self._scheduler.settle(
                 charge,
                 cause,
@@ -221,6 +227,8 @@ class Proxy:
                 reason=reason,
                 busy_for=busy_for,
             )
+            if health.entered != entered and health.state is State.EJECTED:
+                self._ejected(charge.endpoint)
 
     def _book(self, exchange: Exchange) -> Charge:
         """Choose an endpoint and put the request on its account."""

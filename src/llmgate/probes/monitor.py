@@ -70,9 +70,11 @@ class Monitor:
             self.rewatch(endpoint)
 
     def rewatch(self, endpoint: Endpoint) -> None:
-        """Learn again what it is and serves, at once; its health stays as it is meanwhile."""
-        self.unwatch(endpoint)
-        self.watch(endpoint)
+        """Ask it at once, and learn again what it is and serves; its health stays as it is meanwhile. Nothing happens
+        if it is not watched."""
+        if endpoint in self._tasks:
+            self.unwatch(endpoint)
+            self.watch(endpoint)
 
     async def stop(self) -> None:
         """Unwatch everything and wait until all tasks are gone."""

@@ -68,7 +68,8 @@ class Catalogue(Generic[T]):
                 raise ValueError(f"{self.key}: {name!r} could not be loaded from {point.value}: {error}") from error
             return loaded
         near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(self.names())}"
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint += f"there are: {', '.join(self.names())}"
         raise ValueError(f"{self.key}: there is no {self.kind} {name!r}; {hint}")
 
     def _no_such_kind(self, name: str, found: object) -> ValueError:
