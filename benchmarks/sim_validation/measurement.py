@@ -59,9 +59,7 @@ def load(directory: Path) -> tuple[Workload, Timings]:
     start = arrivals[0]
     shared = directory / "shared_prefixes.json"
     chains = _chains(rows, json.loads(shared.read_text()) if shared.exists() else [])
-    requests = [
-        EngineRequest(n, row["input_toks"], row["output_toks"], chains[n], BLOCK) for n, row in enumerate(rows)
-    ]
+    requests = [EngineRequest(n, row["input_toks"], row["output_toks"], chains[n], BLOCK) for n, row in enumerate(rows)]
     with (directory / "timeseries.csv").open() as file:
         series = [(float(row["t"]), float(row["running"]), float(row["waiting"])) for row in csv.DictReader(file)]
     column = {key: np.array([row[key] for row in rows]) for key in ("first_token_ts", "last_token_ts", "output_toks")}

@@ -32,7 +32,7 @@ def small_profile(**changes: float) -> EngineProfile:
 
 @st.composite
 def requests(draw: st.DrawFn) -> EngineRequest:
-    """Chains of few branches, so that beginnings are shared, and of blocks as large as the engine's, larger, smaller."""
+    """Chains of few branches, so that beginnings are shared; blocks as large as the engine's, larger, smaller."""
     prompt = draw(st.integers(1, 60))
     output = draw(st.integers(1, 40))
     size = draw(st.sampled_from((2, 4, 8)))
