@@ -51,7 +51,7 @@ def validate(run: Run, plots: Path | None) -> dict[str, Any]:
     half = len(run.workload.requests) // 2
     fitted = fit(run.profile, run.workload, run.measured, half)
     results = {}
-    for kind, profile in (("roofline", run.profile), ("fitted", fitted)):
+    for kind, profile in (("before the fit", run.profile), ("fitted", fitted)):
         model = replay(profile, run.workload, run.measured.seconds)
         results[kind] = score(model, run.measured, slice(half, None))
         results[kind]["constants"] = {name: getattr(profile, name) for name in CONSTANTS}
