@@ -22,7 +22,10 @@ HALF, WHOLE = 6.2, 12.2
 """Widths in inches: one of the page's two columns, or both."""
 
 POINTS = 500
-"""Of a curve: more than there are pixels helps nobody."""
+"""Of a distribution: more than there are pixels helps nobody."""
+
+MOMENTS = 150
+"""Of a curve over time, each the mean over its part: what moves faster hides what the plot is to show."""
 
 
 def cdf(rows: Mapping[str, Numbers], looks: Looks, *, name: str, title: str, label: str, caption: str = "") -> Figure:
@@ -149,17 +152,19 @@ def engines_over_time(
     height = -(-len(rows) // columns)
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        panels = canvas.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat
+        panels = list(canvas.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
         for panel, (row, engines) in zip(panels, rows.items(), strict=False):
             for times, values in engines.values():
                 panel.plot(*_thinned(times, values), color=looks.colour(row, theme), linewidth=0.9, alpha=0.55)
             if len(engines) > 1:
                 panel.plot(*_mean(engines), color=theme.ink, linewidth=1.5)
             panel.set_title(row, loc="left")
-            panel.set_ylim(bottom=0)
             panel.margins(x=0.01)
-        for panel in list(panels)[len(rows) :]:
+        for panel in panels[len(rows) :]:
             panel.set_visible(False)
+        for panel in panels[max(0, len(rows) - columns) : len(rows)]:
+            panel.tick_params(labelbottom=True)
+        panels[0].set_ylim(bottom=0)  # of all, and last: it ends the scaling
         canvas.supxlabel("time (s)", fontsize=10.5, color=theme.soft)
         canvas.supylabel(label, fontsize=10.5, color=theme.soft)
 
@@ -177,8 +182,8 @@ def _sorted(values: Numbers) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 def _thinned(times: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
-    """Means of equal parts where there are more points than POINTS."""
-    step = -(-len(times) // POINTS)
+    """Means of equal parts where there are more points than MOMENTS."""
+    step = -(-len(times) // MOMENTS)
     if step <= 1:
         return times, values
     whole = len(times) // step * step
