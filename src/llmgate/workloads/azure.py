@@ -1,4 +1,4 @@
-"""Azure's traces of LLM inference (github.com/Azure/AzurePublicDataset, CC-BY-4.0): arrivals and lengths, no content."""
+"""Azure's traces of LLM inference (github.com/Azure/AzurePublicDataset, CC-BY-4.0): times and lengths, no content."""
 
 from __future__ import annotations
 
