@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from llmgate.core.ledger import OVERRUN_TOKENS, Charge
 from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest
-from llmgate.engines.engine import EngineModel
-from llmgate.engines.profile import EngineProfile
+from llmgate.engines.engine import Engine
 from llmgate.engines.request import EngineRequest
 
 
@@ -34,7 +33,7 @@ class Host:
 
     number: int  # in order of joining, never used again
     endpoint: Endpoint
-    engine: EngineModel
+    engine: Engine
     serves_from: float = -math.inf  # connections are refused before; inf: for good
     due: float = math.inf  # when the engine was last said to be due
     open: dict[int, Flight] = field(default_factory=dict)  # by index, in order of arrival here
@@ -43,10 +42,6 @@ class Host:
     reading_due: float = math.inf
     preempted: int = 0
     left: bool = False  # the gateway knows it no more
-    profile: EngineProfile = field(init=False)  # as it was at first
-
-    def __post_init__(self) -> None:
-        self.profile = self.engine.profile
 
     def take(self, flight: Flight, now: float) -> None:
         """The request has been sent here. The engine has been advanced to `now`."""

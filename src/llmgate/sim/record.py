@@ -53,7 +53,7 @@ class Recorder:
     def __init__(self, prompt_tokens: list[int], output_tokens: list[int]) -> None:
         count = len(prompt_tokens)
         nan = float("nan")
-        self._prompt, self._output = prompt_tokens, output_tokens
+        self.prompt_tokens, self.output_tokens = prompt_tokens, output_tokens
         self.arrived = [nan] * count
         self.first_token = [nan] * count
         self.ended = [nan] * count
@@ -70,8 +70,8 @@ class Recorder:
             np.asarray(self.arrived),
             np.asarray(self.first_token),
             np.asarray(self.ended),
-            ints(self._prompt),
-            ints(self._output),
+            ints(self.prompt_tokens),
+            ints(self.output_tokens),
             ints(self.cached),
             ints(self.engine),
             ints(self.attempts),

@@ -18,7 +18,7 @@ from llmgate.core.ledger import Charge
 from llmgate.core.retry import RetryBudget, may_try_next
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
-from llmgate.engines.engine import EngineModel
+from llmgate.engines.engine import Engine
 from llmgate.engines.request import EngineEvent, EngineRequest, EventKind
 from llmgate.sim.agenda import ENGINE, Agenda
 from llmgate.sim.flight import Flight, Host
@@ -56,7 +56,7 @@ class Shell:
 
     # The world --------------------------------------------------------------------------------------------------------
 
-    def engine(self, endpoint: Endpoint) -> EngineModel:
+    def engine(self, endpoint: Endpoint) -> Engine:
         return self._hosts[endpoint].engine
 
     def open_requests(self, endpoint: Endpoint) -> Collection[EngineRequest]:
@@ -209,6 +209,8 @@ class Shell:
         if events := host.engine.advance(now):
             self._hear(host, events, now)
         self.wake(host)
+        if host.due <= now and not events:
+            raise RuntimeError(f"the engine {host.endpoint.name} says that it is due at {due} and then does nothing")
 
     def _hear(self, host: Host, events: Sequence[EngineEvent], now: float) -> None:
         for event in events:

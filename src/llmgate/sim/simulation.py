@@ -15,12 +15,12 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Router
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, EndpointSpec
-from llmgate.engines.engine import Engine, EngineModel
-from llmgate.engines.profile import EngineProfile
+from llmgate.engines.engine import Engine
 from llmgate.engines.spec import EngineSpec, parse_specs
 from llmgate.sim.agenda import Agenda
 from llmgate.sim.flight import Host
 from llmgate.sim.incidents import Action, Incident
+from llmgate.sim.pace import PacedEngine
 from llmgate.sim.record import Recorder, RequestTable
 from llmgate.sim.series import EngineSeries, Sampler
 from llmgate.sim.settings import Settings
@@ -28,8 +28,6 @@ from llmgate.sim.shell import Shell
 from llmgate.sim.watch import Watch
 from llmgate.sim.world import SeeingRouter
 from llmgate.workloads.types import Workload
-
-MakeEngine = Callable[[EngineProfile], EngineModel]
 
 Judge = Callable[[Recorder, int], bool]
 """Told after each request's end, by its index; True gives the run up."""
@@ -58,13 +56,12 @@ class Simulation:
         settings: Settings = Settings(),  # noqa: B008  (frozen)
         *,
         incidents: Sequence[Incident] = (),
-        make_engine: MakeEngine = Engine,
         judge: Judge | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._requests = workload.requests
         self._settings = settings
-        self._make_engine = make_engine
+        self._make_engine = PacedEngine if any(each.action is Action.SLOW for each in incidents) else Engine
         self._judge = judge
         self._progress = progress
         self._agenda = Agenda()
@@ -158,7 +155,8 @@ class Simulation:
             self._shell.lose(host, now, serves_from=now + host.engine.profile.startup_s)
         elif incident.action is Action.SLOW:
             self._shell.catch_up(now)
-            host.engine.profile = slowed(host.profile, incident.amount)
+            if isinstance(host.engine, PacedEngine):  # all are that, where any is to be slowed
+                host.engine.slow(incident.amount, now)
             self._shell.wake(host)
         else:
             self._pool.set_draining(host.endpoint, True)
@@ -199,18 +197,6 @@ def endpoint_spec(spec: EngineSpec) -> EndpointSpec:
         engine="vllm",
         models={profile.model: profile.model},
         gpu=profile.gpu or None,
-    )
-
-
-def slowed(profile: EngineProfile, factor: float) -> EngineProfile:
-    """One whose steps take `factor` times as long."""
-    return replace(
-        profile,
-        step_s=profile.step_s * factor,
-        sequence_s=profile.sequence_s * factor,
-        kv_token_s=profile.kv_token_s * factor,
-        prefill_token_s=profile.prefill_token_s * factor,
-        prefill_pair_s=profile.prefill_pair_s * factor,
     )
 
 

@@ -7,14 +7,14 @@ from typing import Protocol
 
 from llmgate.core.protocols import Router
 from llmgate.core.types import Endpoint, InferenceRequest
-from llmgate.engines.engine import EngineModel
+from llmgate.engines.engine import Engine
 from llmgate.engines.request import EngineRequest
 
 
 class World(Protocol):
     """The truth, at the moment of a decision: every engine has been advanced to `Candidates.now`."""
 
-    def engine(self, endpoint: Endpoint) -> EngineModel:
+    def engine(self, endpoint: Endpoint) -> Engine:
         """The engine behind an endpoint: its cache, its queue, its profile."""
 
     def open_requests(self, endpoint: Endpoint) -> Collection[EngineRequest]:
