@@ -59,9 +59,9 @@ def _rows(table: Table) -> list[list[tuple[str, str]]]:
 
 
 def _best(column: Column, cells: list[Cell]) -> str | None:
-    """The best number as it is shown: equal as far as can be seen is equally good."""
+    """The best number as it is shown: equal as far as can be seen is equally good. None if all are."""
     numbers = [cell for cell in cells if isinstance(cell, int | float) and cell == cell]
-    if column.best is None or len(numbers) < 2:
+    if column.best is None or len({_text(number, column) for number in numbers}) < 2:
         return None
     return _text(min(numbers) if column.best == "lowest" else max(numbers), column)
 
