@@ -93,7 +93,13 @@ Examples:
     metavar="TIME ACTION NAME",
     help="kill NAME, restart NAME, reclaim NAME [NOTICE], join SPEC, slow NAME xFACTOR.",
 )
-@click.option("--estimate-error", type=float, default=0.05, show_default=True, help="Of prompt tokens, log-normal σ.")
+@click.option(
+    "--estimate-error",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Of prompt tokens, standard deviation of the log.",
+)
 @click.option("--scrape-period", type=float, default=1.0, show_default=True, help="Seconds.")
 @click.option("--skip-bad", is_flag=True, help="Leave lines out that cannot be used, and count them.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
