@@ -3,6 +3,7 @@
 from llmgate.workloads.edits import first, repeat, scaled, window
 from llmgate.workloads.errors import WorkloadError
 from llmgate.workloads.load import formats, load, load_text, trace_options
+from llmgate.workloads.plain import save
 from llmgate.workloads.synthetic import about, names, options, parse, synthetic
 from llmgate.workloads.types import TraceRequest, Workload
 
@@ -19,6 +20,7 @@ __all__ = [
     "options",
     "parse",
     "repeat",
+    "save",
     "scaled",
     "synthetic",
     "trace_options",

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from llmgate.workloads import mooncake
+from llmgate.workloads import access_log, azure, claude_code, mooncake, plain
 from llmgate.workloads.errors import BadLine, WorkloadError, unknown
 from llmgate.workloads.lines import numbered, open_trace
 from llmgate.workloads.options import Value, fitting, pairs, parameters
 from llmgate.workloads.types import Workload
 
 READERS: dict[str, Callable[..., Workload]] = {
+    "access-log": access_log.read,
+    "azure": azure.read,
+    "claude-code": claude_code.read,
+    "llmgate": plain.read,
     "mooncake": mooncake.read,
 }
 

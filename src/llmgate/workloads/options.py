@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from llmgate.workloads.errors import WorkloadError
 
-Value = int | float | str | bool
+Value = int | float | str | bool | None
 
 _GIVEN_ELSEWHERE = frozenset({"path", "seed", "skip_bad"})
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -37,7 +37,8 @@ def fitting(function: Callable[..., Any], options: Mapping[str, Value], *, what:
     for name, value in options.items():
         if name not in allowed:
             raise WorkloadError(f"{what} has no option {name!r}: {_nearest(name, list(allowed))}")
-        fitted[name] = _converted(name, value, types[name])
+        unset = value is None and allowed[name] is None
+        fitted[name] = None if unset else _converted(name, value, types[name])
     return fitted
 
 
@@ -72,7 +73,7 @@ def _converted(name: str, value: Value, hint: Any) -> Value:
         if bool in kinds:
             return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
         if kinds & {int, float}:
-            number = float(value)
+            number = float(value if value is not None else math.nan)
             if not math.isfinite(number):
                 raise ValueError
             if float in kinds:
