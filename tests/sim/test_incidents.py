@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmgate.sim.incidents import SPOT_NOTICE, Action, Incident, check_targets, parse_incident
+from llmgate.sim.incidents import SPOT_NOTICE, Action, Incident, check_targets, free_name, parse_incident
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,19 @@ def test_what_is_wrong_with_an_incident_is_said(text: str, said: str) -> None:
 
 
 def test_an_engine_that_never_is_has_its_nearest_named() -> None:
-    check_targets([parse_incident("1s kill h100-3"), parse_incident("1s join anything")], ["h100-3"])
+    check_targets([parse_incident("1s kill h100-3")], ["h100-3"])
     with pytest.raises(ValueError, match="did you mean h100-3"):
         check_targets([parse_incident("1s kill h10-3")], ["h100-3"])
+
+
+def test_an_engine_that_joins_can_be_named_by_the_name_it_is_given() -> None:
+    incidents = [parse_incident("9s kill h100-2"), parse_incident("1s join 2xh100:llama-3.1-8b")]
+    check_targets(incidents, ["h100-0"])
+    with pytest.raises(ValueError, match="there is no engine 'h100-2'"):
+        check_targets(incidents[:1], ["h100-0"])
+
+
+def test_a_name_that_is_taken_gets_the_next_number() -> None:
+    assert free_name("h100-0", ["a-0"]) == "h100-0"
+    assert free_name("h100-0", ["h100-0", "h100-1"]) == "h100-2"
+    assert free_name("e", ["e"]) == "e-0"
