@@ -93,7 +93,13 @@ Examples:
     metavar="TIME ACTION NAME",
     help="kill NAME, restart NAME, reclaim NAME [NOTICE], join SPEC, slow NAME xFACTOR.",
 )
-@click.option("--estimate-error", type=float, default=0.05, show_default=True, help="Of prompt tokens, log-normal σ.")
+@click.option(
+    "--estimate-error",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Of prompt tokens, standard deviation of the log.",
+)
 @click.option("--scrape-period", type=float, default=1.0, show_default=True, help="Seconds.")
 @click.option("--skip-bad", is_flag=True, help="Leave lines out that cannot be used, and count them.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
@@ -117,7 +123,7 @@ def simulate(**given: Any) -> None:
 def _run(given: dict[str, Any]) -> Study:
     from llmgate.engines.spec import parse_specs
     from llmgate.sim.capacity import Capacity, find_capacity
-    from llmgate.sim.incidents import Action, check_targets, parse_incident
+    from llmgate.sim.incidents import check_targets, parse_incident
     from llmgate.sim.policies import EVERY, every_name, make_router
     from llmgate.sim.run import PolicyRun, check_models
     from llmgate.sim.run import simulate as run_one
@@ -136,8 +142,7 @@ def _run(given: dict[str, Any]) -> Study:
         if not 0.001 <= given["rate_scale"] <= 1000.0:
             raise ValueError(f"--rate-scale must be from 0.001 to 1000, not {given['rate_scale']:g}")
         incidents = [parse_incident(text) for text in given["incidents"]]
-        joining = [spec.name for each in incidents if each.action is Action.JOIN for spec in parse_specs(each.target)]
-        check_targets(incidents, [spec.name for spec in fleet] + joining)
+        check_targets(incidents, [spec.name for spec in fleet])
         seeds = range(given["seed"], given["seed"] + given["seeds"])
         workload = _load(given, seeds[0])
         check_models(workload, fleet)
