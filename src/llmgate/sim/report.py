@@ -40,11 +40,12 @@ TIMES = (
 )
 LATENCIES = (("ttft", "Time to first token", "TTFT"), ("e2e", "Whole answer", "E2E"))
 DIFFERENCES = (
-    ("ttft.mean", "TTFT mean (s)", "+.3f"),
-    ("ttft.p99", "TTFT p99 (s)", "+.3f"),
-    ("e2e.mean", "E2E mean (s)", "+.3f"),
-    ("prefix_hit_ratio", "prefix hit rate", "+.1%"),
-    ("goodput_ratio", "goodput", "+.1%"),
+    ("ttft.mean", "TTFT mean (s)", 1.0, ".3f"),
+    ("ttft.p99", "TTFT p99 (s)", 1.0, ".3f"),
+    ("tpot.mean", "TPOT mean (ms)", 1e3, ".2f"),
+    ("e2e.mean", "E2E mean (s)", 1.0, ".3f"),
+    ("prefix_hit_ratio", "prefix hits (points)", 100.0, ".1f"),
+    ("goodput_ratio", "goodput (points)", 100.0, ".1f"),
 )
 
 
@@ -129,16 +130,16 @@ def _differences(study: Study, rows: dict[str, PolicyResult]) -> Table:
     first = next(iter(rows))
     cells: list[list[Cell]] = []
     for label, result in list(rows.items())[1:]:
-        found = [(study.difference(result, name), form) for name, _, form in DIFFERENCES]
-        cells.append(
-            [
-                label,
-                *(f"{d.mean:{form}} ({d.low:{form}} to {d.high:{form}}){'' if d.clear else ' ○'}" for d, form in found),
-            ]
-        )
+        row: list[Cell] = [label]
+        for name, _, factor, form in DIFFERENCES:
+            found = study.difference(result, name)
+            half = (found.high - found.low) / 2
+            text = f"{factor * found.mean:+z{form}} ± {factor * half:{form}}".replace("-", "−")
+            row.append(text if found.clear else f"{text} ○")
+        cells.append(row)
     return Table(
         f"Difference to {first}",
-        [Column("policy"), *(Column(title) for _, title, _ in DIFFERENCES)],
+        [Column("policy"), *(Column(title) for _, title, _, _ in DIFFERENCES)],
         cells,
         f"Paired over {len(study.seeds)} seeds, with 95 % intervals. ○: the interval holds 0: it may be the seeds.",
     )
