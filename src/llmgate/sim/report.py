@@ -34,16 +34,18 @@ MOMENTS = 120
 
 PARTS = ("mean", "p50", "p90", "p95", "p99")
 TIMES = (
-    ("ttft", "Time to first token", "s", 1.0),
-    ("tpot", "Time per output token", "ms", 1e3),
-    ("e2e", "Whole answer", "s", 1.0),
+    ("ttft", "Time to first token", "s", 1.0, ",.3f"),
+    ("tpot", "Time per output token", "ms", 1e3, ",.1f"),
+    ("e2e", "Whole answer", "s", 1.0, ",.2f"),
 )
+LATENCIES = (("ttft", "Time to first token", "TTFT"), ("e2e", "Whole answer", "E2E"))
 DIFFERENCES = (
-    ("ttft.mean", "TTFT mean (s)", "+.3f"),
-    ("ttft.p99", "TTFT p99 (s)", "+.3f"),
-    ("e2e.mean", "E2E mean (s)", "+.3f"),
-    ("prefix_hit_ratio", "prefix hit rate", "+.1%"),
-    ("goodput_ratio", "goodput", "+.1%"),
+    ("ttft.mean", "TTFT mean (s)", 1.0, ".3f"),
+    ("ttft.p99", "TTFT p99 (s)", 1.0, ".3f"),
+    ("tpot.mean", "TPOT mean (ms)", 1e3, ".2f"),
+    ("e2e.mean", "E2E mean (s)", 1.0, ".3f"),
+    ("prefix_hit_ratio", "prefix hits (points)", 100.0, ".1f"),
+    ("goodput_ratio", "goodput (points)", 100.0, ".1f"),
 )
 
 
@@ -70,7 +72,7 @@ def _labels(policies: Sequence[str]) -> list[str]:
 
 def _facts(study: Study) -> Iterator[tuple[str, str]]:
     runs = study.policies[0].runs
-    yield "workload", study.workload
+    yield "workload", Path(study.workload).name
     yield (
         "requests",
         f"{runs[0].summary.requests:,} over {runs[0].summary.duration_s:,.0f} s, at × {study.rate_scale:g} the rate",
@@ -87,8 +89,8 @@ def _facts(study: Study) -> Iterator[tuple[str, str]]:
 def _tables(study: Study, rows: dict[str, PolicyResult]) -> Iterator[Table]:
     seeds = len(study.seeds)
     note = f"Means over {seeds} seeds. " if seeds > 1 else ""
-    for name, title, unit, factor in TIMES:
-        columns = [Column("policy"), *(Column(f"{part} ({unit})", ".3g", "lowest") for part in PARTS)]
+    for name, title, unit, factor, form in TIMES:
+        columns = [Column("policy"), *(Column(f"{part} ({unit})", form, "lowest") for part in PARTS)]
         yield Table(
             title,
             columns,
@@ -128,16 +130,16 @@ def _differences(study: Study, rows: dict[str, PolicyResult]) -> Table:
     first = next(iter(rows))
     cells: list[list[Cell]] = []
     for label, result in list(rows.items())[1:]:
-        found = [(study.difference(result, name), form) for name, _, form in DIFFERENCES]
-        cells.append(
-            [
-                label,
-                *(f"{d.mean:{form}} ({d.low:{form}} to {d.high:{form}}){'' if d.clear else ' ○'}" for d, form in found),
-            ]
-        )
+        row: list[Cell] = [label]
+        for name, _, factor, form in DIFFERENCES:
+            found = study.difference(result, name)
+            half = (found.high - found.low) / 2
+            text = f"{factor * found.mean:+z{form}} ± {factor * half:{form}}".replace("-", "−")
+            row.append(text if found.clear else f"{text} ○")
+        cells.append(row)
     return Table(
         f"Difference to {first}",
-        [Column("policy"), *(Column(title) for _, title, _ in DIFFERENCES)],
+        [Column("policy"), *(Column(title) for _, title, _, _ in DIFFERENCES)],
         cells,
         f"Paired over {len(study.seeds)} seeds, with 95 % intervals. ○: the interval holds 0: it may be the seeds.",
     )
@@ -145,18 +147,21 @@ def _differences(study: Study, rows: dict[str, PolicyResult]) -> Table:
 
 def _figures(study: Study, rows: dict[str, PolicyResult], looks: Looks) -> Iterator[Figure]:
     over = f"All requests of {len(study.seeds)} seeds." if len(study.seeds) > 1 else ""
-    for name, title, label in (("ttft", "Time to first token", "TTFT"), ("e2e", "Whole answer", "E2E")):
+    for name, title, label in LATENCIES:
         values = {
-            row: np.concatenate([getattr(r.outcome.requests, name) for r in result.runs])
+            row: np.concatenate([getattr(run.outcome.requests, name) for run in result.runs])
             for row, result in rows.items()
         }
         yield cdf(values, looks, name=f"{name}-cdf", title=f"{title}, distribution", label=label, caption=over)
+    for name, title, label in LATENCIES:
         parts = {row: {part: result.mean(f"{name}.{part}") for part in PARTS[1:]} for row, result in rows.items()}
         yield percentiles(parts, looks, name=f"{name}-percentiles", title=f"{title}, percentiles", label=label)
     yield _bars(
         rows, looks, "prefix_hit_ratio", title="Prefix hit rate", label="prompt tokens found in a cache", percent=True
     )
-    yield _bars(rows, looks, "goodput_ratio", title="Goodput", label=f"requests within {study.slo}", percent=True)
+    yield _bars(
+        rows, looks, "goodput_ratio", title="Goodput", label=f"requests that met the SLO ({study.slo})", percent=True
+    )
     if study.policies[0].capacities:
         yield _bars(
             rows, looks, "capacity", title="Capacity", label="× the workload's rate, at which 90 % meet the SLO"
