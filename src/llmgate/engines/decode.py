@@ -30,6 +30,7 @@ class DecodeBatch:
         self._phases = [0] * self._block  # sequences by the step, modulo block size, that needs a new block for them
         self._finishing: list[tuple[int, int, Sequence]] = []
         self._filling: list[tuple[int, int, Sequence]] = []
+        self.expected: dict[int, int] = {}  # chain ids of blocks that will be filled → by how many sequences
         self._begun_at, self._begun_step, self._begun_read = 0.0, 0, 0
 
     def join(self, sequence: Sequence) -> None:
@@ -42,11 +43,15 @@ class DecodeBatch:
         self.read += sequence.computed + 1
         self._phases[self._phase(sequence)] += 1
         heapq.heappush(self._finishing, (sequence.finish, sequence.order, sequence))
+        for key in sequence.ids[sequence.named :]:
+            self.expected[key] = self.expected.get(key, 0) + 1
         self._watch_block(sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """Its counts are what the last step left."""
         phase = self._phase(sequence)
+        for key in sequence.ids[sequence.named :]:
+            self._expect_no_more(key)
         done = self.steps - sequence.joined
         sequence.computed += done
         sequence.generated += done
@@ -62,11 +67,6 @@ class DecodeBatch:
     def begin(self, at: float) -> None:
         """The batch has changed; its next step begins at `at` (s) at the earliest."""
         self._begun_at, self._begun_step, self._begun_read = at, self.steps, self.read
-
-    def step_s(self) -> float:
-        """What the next step takes if it computes nothing else."""
-        profile = self._profile
-        return profile.step_s + profile.sequence_s * self.size + profile.kv_token_s * self.read
 
     def end_of(self, step: int) -> float:
         """When `step` ends if nobody joins or leaves (s)."""
@@ -135,17 +135,24 @@ class DecodeBatch:
                 done.append(entry[2])
         return done
 
-    def filled(self) -> list[tuple[int, Sequence]]:
-        """(step, sequence) for blocks of their own that sequences have filled with answer since the last call; to be
+    def filled(self) -> list[tuple[int, Sequence, int]]:
+        """(step, sequence, chain id) for blocks of their own that sequences have filled with answer since the last call; to be
         asked before `finished`."""
         done = []
         while self._filling and self._filling[0][0] <= self.steps:
             step, _, sequence = heapq.heappop(self._filling)
             if sequence.state is State.DECODE and self._fills_at(sequence) == step:
-                done.append((step, sequence))
+                key = sequence.ids[sequence.named]
+                done.append((step, sequence, key))
+                self._expect_no_more(key)
                 sequence.named += 1
                 self._watch_block(sequence)
         return done
+
+    def _expect_no_more(self, key: int) -> None:
+        self.expected[key] -= 1
+        if not self.expected[key]:
+            del self.expected[key]
 
     def _phase(self, sequence: Sequence) -> int:
         return (sequence.joined + 1 - sequence.computed) % self._block

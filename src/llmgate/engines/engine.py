@@ -123,7 +123,7 @@ class Engine:
             return batch.end_of(batch.steps + 1)
         steps = batch.steps_with(self._pool.free + (batch.blocks_for(1) if paid else 0), wanted)
         bound = batch.end_of(batch.steps + steps)
-        return bound if steps == wanted else max(bound + self.profile.step_s, math.nextafter(bound, math.inf))
+        return bound if steps == wanted else math.nextafter(bound, math.inf)  # somebody is preempted then
 
     def generated(self, request: EngineRequest) -> int:
         """Answer tokens that it has produced by the last step that `advance` ran; 0 before the first, and for a request
@@ -191,12 +191,13 @@ class Engine:
             self._begin_step()
             return
         steps = batch.steps_until(now, steps)
+        if steps > 1 and pool.drops_any(batch.blocks_for(steps), batch.expected):
+            steps = 1  # a cached copy of what will be filled is dropped: before that or after makes a difference
+        pool.take(batch.blocks_for(max(steps, 1)))
+        self._note_cache(self._time)
         if steps:
-            pool.take(batch.blocks_for(steps))
             self._decoded(steps, batch.end_of(batch.steps + steps))
         else:
-            pool.take(batch.blocks_for(1))
-            self._note_cache(self._time)
             self._end = batch.end_of(batch.steps + 1)
 
     def _begin_step(self) -> None:
@@ -213,9 +214,8 @@ class Engine:
             sequence.computed += chunk
             self._name_blocks(sequence)
             self._computing.append(sequence)
-        step_s = batch.step_s() + profile.prefill_token_s * tokens + profile.prefill_pair_s * pairs
-        self._end = self._time + step_s
         batch.begin(self._time)
+        self._end = batch.end_of(batch.steps + 1) + profile.prefill_token_s * tokens + profile.prefill_pair_s * pairs
         self._note_cache(self._time)
 
     def _chunks(self, budget: int, preempted: bool) -> Iterator[tuple[Sequence, int]]:
@@ -304,8 +304,7 @@ class Engine:
         batch.advance(steps)
         self._generated += steps * batch.size
         self._time = end
-        for step, sequence in batch.filled():
-            key = sequence.ids[sequence.named - 1]
+        for step, sequence, key in batch.filled():
             if self._pool.store(key, sequence.cost):
                 sequence.held.append(key)
             if self._cache_events:

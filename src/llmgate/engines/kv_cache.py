@@ -7,7 +7,7 @@ chain id until its memory is needed; the one that was let go longest ago is drop
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 
@@ -71,6 +71,17 @@ class BlockPool:
             key, _ = self._idle.popitem(last=False)
             self._idle_cost -= self._entries.pop(key)[1]
             self._note(False, key)
+
+    def drops_any(self, blocks: int, of: Collection[int]) -> bool:
+        """Whether taking so many blocks drops a cached entry that is in `of`."""
+        short = self.held + blocks + self._idle_cost - self.total
+        for key in self._idle if of else ():
+            if short <= 0:
+                break
+            if key in of:
+                return True
+            short -= self._entries[key][1]
+        return False
 
     def give(self, blocks: int) -> None:
         """Nameless memory goes back."""
