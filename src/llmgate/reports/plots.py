@@ -149,7 +149,7 @@ def engines_over_time(
     """A panel each of `rows` (name → engine → series), all on one scale: every engine a thin line, their mean a thick
     one. What is close together is balanced."""
     columns = min(3, max(1, len(rows)))
-    height = -(-len(rows) // columns)
+    height = max(1, -(-len(rows) // columns))
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         panels = list(canvas.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)
