@@ -107,7 +107,8 @@ def bars(
             plot.barh(place, value, height=0.66, color=looks.colour(row, theme), alpha=0.85)
             low, high = whiskers.get(row, (value, value))
             if row in whiskers:
-                plot.plot([low, high], [place, place], color=theme.ink, linewidth=1.3, marker="|", markersize=8)
+                for colour, width in ((theme.card, 3.5), (theme.ink, 1.3)):  # an edge, for bars that are of ink too
+                    plot.plot([low, high], [place, place], color=colour, linewidth=width, marker="|", markersize=8)
             plot.annotate(
                 form(value), (max(value, high), place), (6, 0), textcoords="offset points", va="center", fontsize=10
             )
