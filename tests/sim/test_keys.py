@@ -28,9 +28,7 @@ def test_equal_beginnings_have_equal_keys_and_no_others(size: int, shared: int, 
     common = tuple(range(shared))
     a = common + tuple(range(1000, 1000 + mine))
     b = common + tuple(range(2000, 2000 + yours))
-    one, other = (
-        chain_keys(request(prompt=len(blocks) * size, blocks=blocks, block_tokens=size)) for blocks in (a, b)
-    )
+    one, other = (chain_keys(request(prompt=len(blocks) * size, blocks=blocks, block_tokens=size)) for blocks in (a, b))
     equal = whole_blocks(shared * size * BYTES_PER_TOKEN)
     assert one[:equal] == other[:equal]
     assert not set(one[equal:]) & set(other)
