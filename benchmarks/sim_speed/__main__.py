@@ -43,7 +43,9 @@ def measure(trace: str, engines: str, policy: str, times: int, rate_scale: float
 @click.option("--trace", default=str(TRACE), help="Any that `llmgate simulate --trace` takes.")
 @click.option("--engines", default="8x4h100:llama-3.1-70b")
 @click.option("--rate-scale", type=float, default=1.0)
-@click.option("--times", "multiples", type=click.IntRange(1), multiple=True, default=(1, 2, 4), help="Copies; repeatable.")
+@click.option(
+    "--times", "multiples", type=click.IntRange(1), multiple=True, default=(1, 2, 4), help="Copies; repeatable."
+)
 @click.option("--one", is_flag=True, hidden=True, help="Measure here and print JSON.")
 def main(
     policies: tuple[str, ...], trace: str, engines: str, rate_scale: float, multiples: tuple[int, ...], one: bool

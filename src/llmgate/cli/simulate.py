@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from llmgate.engines.spec import EngineSpec
     from llmgate.sim.paired import Difference
     from llmgate.sim.study import Study
     from llmgate.workloads import Workload
@@ -125,7 +126,7 @@ def _run(given: dict[str, Any]) -> Study:
     from llmgate.sim.capacity import Capacity, find_capacity
     from llmgate.sim.incidents import check_targets, parse_incident
     from llmgate.sim.policies import EVERY, every_name, make_router
-    from llmgate.sim.run import PolicyRun, check_models
+    from llmgate.sim.run import PolicyRun
     from llmgate.sim.run import simulate as run_one
     from llmgate.sim.settings import Settings
     from llmgate.sim.slo import parse_slo
@@ -144,14 +145,13 @@ def _run(given: dict[str, Any]) -> Study:
         incidents = [parse_incident(text) for text in given["incidents"]]
         check_targets(incidents, [spec.name for spec in fleet])
         seeds = range(given["seed"], given["seed"] + given["seeds"])
-        workload = _load(given, seeds[0])
-        check_models(workload, fleet)
+        workload = _load(given, seeds[0], fleet)
         of_seed = {seeds[0]: workload}
 
         def at(seed: int) -> Workload:
             if seed not in of_seed:
                 of_seed.clear()
-                of_seed[seed] = _load(given, seed)
+                of_seed[seed] = _load(given, seed, fleet)
             return of_seed[seed]
 
         def settings(seed: int) -> Settings:
@@ -201,7 +201,8 @@ def _run(given: dict[str, Any]) -> Study:
     )
 
 
-def _load(given: dict[str, Any], seed: int) -> Workload:
+def _load(given: dict[str, Any], seed: int, fleet: Sequence[EngineSpec]) -> Workload:
+    from llmgate.sim.run import check_models, fitted
     from llmgate.workloads import load_text, parse, scaled, synthetic
 
     if given["trace"] is not None:
@@ -209,8 +210,11 @@ def _load(given: dict[str, Any], seed: int) -> Workload:
     else:
         name, options = parse(given["workload"])
         workload = synthetic(name, **{"seed": seed, **options})
+    check_models(workload, fleet)
+    workload = fitted(workload, fleet)
     if not workload.requests:
-        raise ValueError("the workload has no request: there is nothing to simulate")
+        why = "; ".join(f"{count} were left out: {reason}" for reason, count in workload.dropped.items())
+        raise ValueError(f"the workload has no request that can be simulated{f' ({why})' if why else ''}")
     return workload if given["rate_scale"] == 1.0 else scaled(workload, given["rate_scale"])
 
 
