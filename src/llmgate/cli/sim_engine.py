@@ -113,22 +113,20 @@ def run(settings: Settings, host: str, port: int) -> int:
         return runner.run(work())
 
 
-def one_profile(name: str) -> str:
-    """`h100:llama-3.1-8b`, `4xh100:…` or `4h100:…` as a spec of one engine."""
-    gpus, rest = re.fullmatch(r"(?:(\d+)x?(?=[a-z]))?(.*)", name.strip().lower(), re.DOTALL).groups()  # type: ignore[union-attr]
-    return f"1x{gpus if gpus and int(gpus) > 1 else ''}{rest}"
+def one_engine(name: str) -> str:
+    """`4xh100:…`, which is how a profile is shown, as it is parsed: `4h100:…`."""
+    return re.sub(r"^\s*(\d+)x(?=[a-z])", r"\1", name, flags=re.IGNORECASE)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
     """Raises ValueError with what is wrong."""
-    from llmgate.engines.spec import parse_specs
+    from llmgate.engines.spec import parse_profile
     from llmgate.sim.http_engine.faults import parse_faults
     from llmgate.sim.http_engine.lengths import DEFAULT, parse_lengths
     from llmgate.sim.http_engine.settings import Settings, fitted
 
-    [spec] = parse_specs(one_profile(options["profile_name"]))
     profile = fitted(
-        spec.profile,
+        parse_profile(one_engine(options["profile_name"])),
         block_size=options["block_size"],
         max_model_len=options["max_model_len"],
         max_num_seqs=options["max_num_seqs"],

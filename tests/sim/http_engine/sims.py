@@ -110,15 +110,15 @@ class HandAlarm:
 
 
 class Wire:
-    """A connection that keeps what is written to it."""
+    """A connection that keeps what is written to it; HTTP/1.0, so that bodies stand there as they are."""
 
     def __init__(self) -> None:
-        self.written = b""
+        self.writes: list[bytes] = []
         self.transport = self
         self.closed = False
 
     def write(self, data: bytes) -> None:
-        self.written += data
+        self.writes.append(data)
 
     def close(self) -> None:
         self.closed = True
@@ -127,6 +127,15 @@ class Wire:
 
     def answered(self, *, keep_alive: bool) -> None:
         self.closed = not keep_alive
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.writes)
+
+    @property
+    def body(self) -> bytes:
+        """Without the head, which is written by itself."""
+        return self.written.partition(b"\r\n\r\n")[2]
 
     @property
     def tokens(self) -> int:
@@ -160,7 +169,7 @@ class ByHand:
         wire = Wire()
         given = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
         exchange = Exchange(cast("Connection", wire), "POST", b"/v1", given)
-        exchange.complete(json.dumps(body).encode(), self.wall, keep_alive=True, chunked=True)
+        exchange.complete(json.dumps(body).encode(), self.wall, keep_alive=True, chunked=False)
         job = self._completions.job(exchange, chat=chat)
         self.wall += late
         self.service.submit(job, exchange.arrived)
