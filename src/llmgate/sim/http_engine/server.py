@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PATIENCE = 100
 """Connections that wait to be accepted: as uvicorn's default of 2048 is cut by net.core.somaxconn on most machines."""
 
+LEAD_S = 100e-6
+"""What a wake-up and a step of the model took on the development machine."""
+
 CRASHED = 134  # as a process that was aborted: 128 + SIGABRT
 
 
@@ -61,6 +64,7 @@ class SimEngine:
             self._metrics,
             partial(make_alarm, self._loop),
             tick_s=settings.tick_s,
+            lead_s=LEAD_S,
             publish=None if self._publisher is None else self._publisher.publish,
         )
         self._routes: dict[str, dict[str, Callable[[Exchange], None]]] = {

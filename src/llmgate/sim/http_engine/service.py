@@ -26,7 +26,11 @@ SLEEP_LEVELS: tuple[SleepState, ...] = ("awake", "weights_offloaded", "discard_a
 
 
 class EngineService:
-    """`publish` gets KV events in batches; without it none are kept. `make_alarm` gets what the alarm shall call."""
+    """`publish` gets KV events in batches; without it none are kept. `make_alarm` gets what the alarm shall call.
+
+    The alarm is set `lead_s` early: waking up and running the model takes about that long, and what is ready sooner
+    waits, with the processor kept, until it is due.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class EngineService:
         make_alarm: Callable[[Callable[[], None]], Alarm],
         *,
         tick_s: float,
+        lead_s: float = 0.0,
         publish: Callable[[list[Event]], None] | None = None,
     ) -> None:
         self.engine = engine
@@ -43,6 +48,7 @@ class EngineService:
         self.metrics = metrics
         self.sleep_level: int | None = None
         self._tick_s = tick_s
+        self._lead_s = lead_s
         self._publish = publish
         self._book = BlockBook(engine.profile.block_tokens) if publish is not None else None
         self._jobs: dict[EngineRequest, Job] = {}
@@ -150,11 +156,15 @@ class EngineService:
     def look(self) -> None:
         """Let out what has become of the requests by now, and be called again in time."""
         wall = self.clock.wall()
-        due = self._due if wall >= self._due_wall else 0.0  # reckoned back from the wall it may be a hair later
+        due_wall = self._due_wall
+        due = self._due if wall >= due_wall - self._lead_s else 0.0
         self._now = now = max(self.clock.at(wall), due, self._now)
         events = self.engine.advance(now)
         self._tell_cache()
         self._note_scheduled()
+        if due:
+            while self.clock.wall() < due_wall:  # at most lead_s
+                pass
         for event in events:
             self._take(event)
         for job in self._streaming:
@@ -259,4 +269,4 @@ class EngineService:
         self._due = self.engine.next_event()
         self._due_wall = self.clock.wall_at(self._due)
         tick = self.clock.wall() + self._tick_s if self._streaming else math.inf
-        self._alarm.set(min(self._due_wall, tick))
+        self._alarm.set(min(self._due_wall - self._lead_s, tick))
