@@ -31,6 +31,8 @@ class Client(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._done: asyncio.Future[Sample] | None = None
+        self._received = bytearray()
+        self._sent = self._first = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)

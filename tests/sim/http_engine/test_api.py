@@ -98,11 +98,12 @@ async def test_usage_is_told_in_streams_only_when_it_is_asked_for() -> None:
 
 
 CHAT_FIELDS = (
-    "id object created model choices service_tier system_fingerprint usage prompt_logprobs prompt_token_ids prompt_text "
-    "kv_transfer_params ec_transfer_params metrics"
+    "id object created model choices service_tier system_fingerprint usage prompt_logprobs prompt_token_ids "
+    "prompt_text kv_transfer_params ec_transfer_params metrics"
 )
 TEXT_FIELDS = (
-    "id object created model choices service_tier system_fingerprint usage kv_transfer_params ec_transfer_params metrics"
+    "id object created model choices service_tier system_fingerprint usage kv_transfer_params "
+    "ec_transfer_params metrics"
 )
 
 
@@ -118,7 +119,12 @@ async def test_answers_have_vllms_fields_in_its_order() -> None:
 REFUSALS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "unknown model": ({"model": "nope"}, 404, "The model `nope` does not exist. Valid aliases: m.", "model"),
     "no token": ({"max_tokens": 0}, 400, "max_tokens must be at least 1, got 0.", "max_tokens"),
-    "too many tokens": ({"max_tokens": 5000}, 400, "max_tokens=5000 cannot be greater than max_model_len=", "max_tokens"),
+    "too many tokens": (
+        {"max_tokens": 5000},
+        400,
+        "max_tokens=5000 cannot be greater than max_model_len=",
+        "max_tokens",
+    ),
     "more than allowed": (
         {"max_tokens": 2, "min_tokens": 3},
         400,

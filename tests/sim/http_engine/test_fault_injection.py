@@ -20,7 +20,9 @@ def test_fates_are_drawn_in_the_order_of_the_seed_and_as_often_as_asked() -> Non
     assert drawn.count("reject") == 0
 
 
-@pytest.mark.parametrize(("status", "faults"), [(500, {"fail_rate": 1}), (429, {"reject_rate": 1, "reject_status": 429})])
+@pytest.mark.parametrize(
+    ("status", "faults"), [(500, {"fail_rate": 1}), (429, {"reject_rate": 1, "reject_status": 429})]
+)
 async def test_requests_are_failed_or_refused_and_later_served_again(status: int, faults: dict[str, float]) -> None:
     async with simulated() as sim:
         assert (await sim.post("/sim/faults", faults)).status_code == 200
@@ -47,7 +49,7 @@ async def test_a_stream_breaks_after_so_many_events(count: int) -> None:
         received = b""
         body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "max_tokens": 50, "ignore_eos": True}
         async with sim.client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            with pytest.raises(httpx2.RemoteProtocolError):
+            with pytest.raises(httpx2.RemoteProtocolError):  # noqa: PT012  (what came before is looked at)
                 async for data in answer.aiter_bytes():
                     received += data
         assert len(events(received.decode())) == count

@@ -84,6 +84,7 @@ class EngineService:
             if job.request in self._jobs:  # it had not ended in the meantime
                 self.engine.abort(job.request, self._now)
                 self._close(job)
+                self._let_go()
                 self._arm()
 
     @property
