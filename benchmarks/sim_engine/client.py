@@ -53,7 +53,8 @@ class Client(asyncio.Protocol):
     async def send(self, request: bytes) -> Sample:
         self._received = bytearray()
         self._first = 0.0
-        self._done = done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self._done = done
         self._sent = time.monotonic()
         self.transport.write(request)
         return await done
