@@ -4,8 +4,8 @@
 
 Starts `llmgate sim-engine` as processes that are all pinned to the machine's last core, and sends streamed chats of
 mixed lengths, open loop, from the other cores. Each answer carries the model's own times (`x-sim-times`); those that
-the client measured, times the speed, are set against them. Lengths are lognormal: prompts with median 1,020 and sigma 0.7,
-answers with median 151 and sigma 0.86, as those of AzureLLMInferenceTrace_conv.
+the client measured, times the speed, are set against them. Lengths are lognormal: prompts with median 1,020 and sigma
+0.7, answers with median 151 and sigma 0.86, as those of AzureLLMInferenceTrace_conv.
 """
 
 from __future__ import annotations
