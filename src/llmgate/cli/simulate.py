@@ -110,7 +110,8 @@ def simulate(**given: Any) -> None:
     """Policies side by side on a workload, in virtual time: what each would have made of it."""
     if (given["trace"] is None) == (given["workload"] is None):
         raise click.UsageError("give either --trace FILE or --workload NAME")
-    sys.path.append("")  # policies of the user's own, as package.module:Class from here
+    if "" not in sys.path:
+        sys.path.append("")  # policies of the user's own, as package.module:Class from here
     study = _run(given)
     if given["json_file"] is not None:
         json.dump(study.as_json(), given["json_file"], indent=2, allow_nan=False)
