@@ -210,7 +210,7 @@ def _load(given: dict[str, Any], seed: int, fleet: Sequence[EngineSpec]) -> Work
         workload = load_text(given["trace"], seed=seed, skip_bad=given["skip_bad"])
     else:
         name, options = parse(given["workload"])
-        workload = synthetic(name, **{"seed": seed, **options})
+        workload = synthetic(name, seed=seed, **options)
     check_models(workload, fleet)
     workload = fitted(workload, fleet)
     if not workload.requests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -143,7 +143,7 @@ def _prefill_seconds(profile: EngineProfile, tokens: int, prompt_tokens: int) ->
     return tokens * profile.prefill_token_s + pairs * profile.prefill_pair_s
 
 
-def _to_be_cached(own: EngineRequest, others: Sequence[EngineRequest], work: Sequence[_Work]) -> int:
+def _to_be_cached(own: EngineRequest, others: Iterable[EngineRequest], work: Sequence[_Work]) -> int:
     """Tokens of the prompt that an open request is about to compute."""
     most = 0
     for other, each in zip(others, work, strict=True):
