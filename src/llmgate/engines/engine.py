@@ -215,7 +215,10 @@ class Engine:
             self._name_blocks(sequence)
             self._computing.append(sequence)
         batch.begin(self._time)
-        self._end = batch.end_of(batch.steps + 1) + profile.prefill_token_s * tokens + profile.prefill_pair_s * pairs
+        self._end = batch.end_of(batch.steps + 1)
+        if tokens:
+            self._end += profile.prefill_step_s + profile.prefill_kv_token_s * batch.read
+            self._end += profile.prefill_token_s * tokens + profile.prefill_pair_s * pairs
         self._note_cache(self._time)
 
     def _chunks(self, budget: int, preempted: bool) -> Iterator[tuple[Sequence, int]]:
