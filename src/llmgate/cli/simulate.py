@@ -11,21 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from llmgate.engines.spec import EngineSpec
-    from llmgate.sim.paired import Difference
     from llmgate.sim.study import Study
     from llmgate.workloads import Workload
-
-PARTS = ("mean", "p50", "p90", "p95", "p99")
-LATENCIES = (("ttft", "TTFT, s", 1.0), ("tpot", "TPOT, ms", 1000.0), ("e2e", "E2E, s", 1.0))
-REST = {
-    "prefix_hit_ratio": "cache hits",
-    "tokens_per_s": "tokens/s",
-    "goodput_ratio": "goodput",
-    "imbalance": "imbalance",
-    "preemptions": "preempted",
-    "failed": "failed",
-}
-SHOWN_DIFFERENCES = ("ttft.mean", "ttft.p99", "tpot.mean", "e2e.mean", "prefix_hit_ratio", "goodput_ratio")
 
 
 class ManyValued(click.Command):
@@ -117,7 +104,9 @@ def simulate(**given: Any) -> None:
         json.dump(study.as_json(), given["json_file"], indent=2, allow_nan=False)
         given["json_file"].write("\n")
     if given["json_file"] is None or given["json_file"] is not sys.stdout:
-        _show(study)
+        from llmgate.cli.study_table import show
+
+        show(study)
     if given["report"] is not None:
         _report(study, given["report"])
 
@@ -251,91 +240,6 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
                 pending = 0
 
         yield lambda what: bar.update(task, description=what), progress
-
-
-def _show(study: Study) -> None:
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    console.print(_title(study))
-    for group, heading, factor in LATENCIES:
-        rows = [
-            (result.policy, *(_number(factor * result.mean(f"{group}.{part}")) for part in PARTS))
-            for result in study.policies
-        ]
-        console.print(_table((heading, *PARTS), rows))
-    rest = [(result.policy, *(_cell(name, result.mean(name)) for name in REST)) for result in study.policies]
-    console.print(_table(("", *REST.values()), rest))
-    if study.policies[0].capacities:
-        for result in study.policies:
-            rate = sum(each.requests_per_s for each in result.capacities) / len(result.capacities)
-            console.print(
-                f"{result.policy}: {study.slo} holds for 90 % up to × {result.mean('capacity'):.3g} "
-                f"({rate:.3g} requests/s)"
-            )
-    if len(study.seeds) > 1:
-        console.print(_differences(study))
-    for reason, count in study.dropped.items():
-        console.print(f"left out of the workload: {count} ({reason})")
-    for result in study.policies:
-        failures: dict[str, int] = {}
-        for run in result.runs:
-            for reason, count in run.outcome.failures.items():
-                failures[reason] = failures.get(reason, 0) + count
-        for reason, count in failures.items():
-            console.print(f"failed with {result.policy}: {count} ({reason})")
-
-
-def _differences(study: Study) -> Any:
-    first = study.policies[0].policy
-    rows = [
-        (name if at == 0 else "", result.policy, _cell(name, found.mean), _interval(name, found))
-        for name in SHOWN_DIFFERENCES
-        for at, result in enumerate(study.policies[1:])
-        for found in (study.difference(result, name),)
-    ]
-    heading = f"over {len(study.seeds)} seeds"
-    return _table((heading, f"less {first}", "difference", "95 % interval (* leaves out 0)"), rows)
-
-
-def _interval(name: str, found: Difference) -> str:
-    return f"{_cell(name, found.low)} to {_cell(name, found.high)}{' *' if found.clear else '  '}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Column, Table
-
-    columns = [
-        Column(text, justify="left" if at == 0 else "right", overflow="fold") for at, text in enumerate(headings)
-    ]
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _title(study: Study) -> str:
-    requests = study.policies[0].runs[0].summary.requests
-    seeds = f"seed {study.seeds[0]}" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
-    return f"{study.workload} × {study.rate_scale:g}, {requests} requests on {study.engines}, SLO {study.slo}, {seeds}"
-
-
-def _cell(name: str, value: float) -> str:
-    if name.startswith("tpot"):
-        return f"{_number(1000 * value)} ms"
-    if name.startswith(("ttft", "e2e")):
-        return f"{_number(value)} s"
-    if name.endswith("ratio"):
-        return f"{100 * value:.1f} %"
-    return f"{value:.2f}" if name == "imbalance" else f"{value:,.0f}"
-
-
-def _number(value: float) -> str:
-    """Three figures, and no more decimals than three."""
-    if value != value:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _report(study: Study, directory: Path) -> None:

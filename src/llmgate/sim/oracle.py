@@ -88,9 +88,15 @@ class Oracle(SeeingRouter):
         ahead = own_seconds + sum(each.seconds for each in work)
         steps = -(-ahead_tokens // profile.max_batch_tokens)
         decoding = sum(
-            profile.sequence_s + profile.kv_token_s * each.context for each in work if not each.prefill and each.decode
+            profile.sequence_s + (profile.kv_token_s + profile.prefill_kv_token_s) * each.context
+            for each in work
+            if not each.prefill and each.decode
         )
-        first = ahead + steps * (profile.step_s + decoding) + self._wait_for_room(own, endpoint, work)
+        first = (
+            ahead
+            + steps * (profile.step_s + profile.prefill_step_s + decoding)
+            + self._wait_for_room(own, endpoint, work)
+        )
         per_step = profile.sequence_s + profile.kv_token_s * (own.prompt_tokens + own.output_tokens / 2)
         rest, delay = (own.output_tokens - 1) * (profile.step_s + per_step), 0.0
         for each in work:
