@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from llmgate.engines.spec import EngineSpec
     from llmgate.sim.study import Study
-    from llmgate.workloads import Workload
 
 
 class ManyValued(click.Command):
@@ -112,100 +111,15 @@ def simulate(**given: Any) -> None:
 
 
 def _run(given: dict[str, Any]) -> Study:
-    from llmgate.engines.spec import parse_specs
-    from llmgate.sim.capacity import Capacity, find_capacity
-    from llmgate.sim.incidents import check_targets, parse_incident
-    from llmgate.sim.policies import EVERY, every_name, make_router
-    from llmgate.sim.run import PolicyRun
-    from llmgate.sim.run import simulate as run_one
-    from llmgate.sim.settings import Settings
-    from llmgate.sim.slo import parse_slo
-    from llmgate.sim.study import Study, run_study
+    from llmgate.cli.simulate_plan import Plan
+    from llmgate.sim.study import run_study
 
     with _one_sentence():
-        fleet = parse_specs(given["engines"])
-        policies = list(
-            dict.fromkeys(each for name in given["policies"] for each in (every_name() if name == EVERY else [name]))
-        )
-        for policy in policies:
-            make_router(policy)  # before any of them runs
-        slo = parse_slo(given["slo"])
-        if not 0.001 <= given["rate_scale"] <= 1000.0:
-            raise ValueError(f"--rate-scale must be from 0.001 to 1000, not {given['rate_scale']:g}")
-        incidents = [parse_incident(text) for text in given["incidents"]]
-        check_targets(incidents, [spec.name for spec in fleet])
-        seeds = range(given["seed"], given["seed"] + given["seeds"])
-        workload = _load(given, seeds[0], fleet)
-        of_seed = {seeds[0]: workload}
-
-        def at(seed: int) -> Workload:
-            if seed not in of_seed:
-                of_seed.clear()
-                of_seed[seed] = _load(given, seed, fleet)
-            return of_seed[seed]
-
-        def settings(seed: int) -> Settings:
-            return Settings(
-                seed, given["estimate_error"], given["scrape_period"], min(0.02, given["scrape_period"] / 2)
-            )
-
-        settings(0)
-        total = len(workload.requests) * len(policies) * len(seeds)
-        with _progress(total, quiet=given["quiet"]) as (begin, progress):
-
-            def run(policy: str, seed: int) -> PolicyRun:
-                begin(f"{policy}, seed {seed}" if len(seeds) > 1 else policy)
-                return run_one(
-                    at(seed),
-                    fleet,
-                    policy,
-                    settings=settings(seed),
-                    slo=slo,
-                    incidents=incidents,
-                    progress=progress,
-                )
-
-            def capacity(policy: str, seed: int) -> Capacity:
-                begin(f"capacity of {policy}")
-                return find_capacity(
-                    at(seed),
-                    fleet,
-                    policy,
-                    settings=settings(seed),
-                    slo=slo,
-                    incidents=incidents,
-                    tried=lambda scale, met: begin(f"capacity of {policy}: × {scale:.3g} {'✓' if met else '✗'}"),
-                )
-
-            results = run_study(policies, seeds, run, capacity if given["find_capacity"] else None)
-    return Study(
-        workload=given["trace"] or given["workload"],
-        fleet=tuple(fleet),
-        engines=given["engines"],
-        slo=slo,
-        rate_scale=given["rate_scale"],
-        seeds=tuple(seeds),
-        dropped=dict(workload.dropped),
-        incidents=tuple(given["incidents"]),
-        policies=results,
-    )
-
-
-def _load(given: dict[str, Any], seed: int, fleet: Sequence[EngineSpec]) -> Workload:
-    from llmgate.sim.run import check_models, fitted
-    from llmgate.workloads import load_text, parse, scaled, synthetic
-
-    if given["trace"] is not None:
-        workload = load_text(given["trace"], seed=seed, skip_bad=given["skip_bad"])
-    else:
-        name, options = parse(given["workload"])
-        workload = synthetic(name, seed=seed, **options)
-    check_models(workload, fleet)
-    workload = fitted(workload, fleet)
-    if not workload.requests:
-        why = "; ".join(f"{count} were left out: {reason}" for reason, count in workload.dropped.items())
-        raise ValueError(f"the workload has no request that can be simulated{f' ({why})' if why else ''}")
-    return workload if given["rate_scale"] == 1.0 else scaled(workload, given["rate_scale"])
+        plan = Plan(given)
+        with _progress(plan.total, quiet=given["quiet"]) as (begin, progress):
+            run = partial(plan.run, begin, progress)
+            capacity = partial(plan.capacity, begin) if given["find_capacity"] else None
+            return plan.study(run_study(plan.policies, plan.seeds, run, capacity))
 
 
 @contextmanager
