@@ -32,17 +32,21 @@ class Timings:
     ttft: Floats
     e2e: Floats
     tpot: Floats
+    prefill: Floats  # from being scheduled to the first token; where that is not known, the same as ttft
     seconds: Floats
     running: Floats
     waiting: Floats
 
 
-def timings(first: Floats, last: Floats, arrivals: Floats, outputs: Floats, gauges: Floats) -> Timings:
+def timings(
+    first: Floats, last: Floats, arrivals: Floats, outputs: Floats, gauges: Floats, scheduled: Floats | None = None
+) -> Timings:
     """`gauges`: rows of (second, running, waiting)."""
     return Timings(
         ttft=first - arrivals,
         e2e=last - arrivals,
         tpot=(last - first) / np.maximum(outputs - 1, 1),
+        prefill=first - (arrivals if scheduled is None else scheduled),
         seconds=gauges[:, 0],
         running=gauges[:, 1],
         waiting=gauges[:, 2],
@@ -59,18 +63,18 @@ def load(directory: Path) -> tuple[Workload, Timings]:
     start = arrivals[0]
     shared = directory / "shared_prefixes.json"
     chains = _chains(rows, json.loads(shared.read_text()) if shared.exists() else [])
-    requests = [
-        EngineRequest(n, row["input_toks"], row["output_toks"], chains[n], BLOCK) for n, row in enumerate(rows)
-    ]
+    requests = [EngineRequest(n, row["input_toks"], row["output_toks"], chains[n], BLOCK) for n, row in enumerate(rows)]
     with (directory / "timeseries.csv").open() as file:
         series = [(float(row["t"]), float(row["running"]), float(row["waiting"])) for row in csv.DictReader(file)]
-    column = {key: np.array([row[key] for row in rows]) for key in ("first_token_ts", "last_token_ts", "output_toks")}
+    columns = ("scheduled_ts", "first_token_ts", "last_token_ts", "output_toks")
+    column = {key: np.array([row[key] for row in rows]) for key in columns}
     measured = timings(
         column["first_token_ts"] - start,
         column["last_token_ts"] - start,
         arrivals - start,
         column["output_toks"].astype(float),
         np.array(series),
+        column["scheduled_ts"] - start,
     )
     return Workload(list(arrivals - start), requests), measured
 

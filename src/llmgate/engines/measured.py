@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-CONSTANTS: Mapping[str, Mapping[str, float]] = {}
+CONSTANTS: Mapping[str, Mapping[str, Any]] = {}
 """Profile name → fields of EngineProfile."""

@@ -79,6 +79,7 @@ def profile_of(gpu: Gpu, model: Model, gpus: int = 1) -> EngineProfile:
         max_batch_tokens=budget,
         max_running=running,
         max_model_len=min(model.max_len, kv_tokens),
+        async_scheduling=True,
         startup_s=STARTUP_S + weights / LOAD_BANDWIDTH,
     )
 
