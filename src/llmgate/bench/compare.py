@@ -45,7 +45,7 @@ def differences(a: Result, b: Result) -> list[str]:
     """What makes the two hard to compare, in sentences."""
     left: dict[str, Any] = {"model": a.model, "llmgate": a.version, **a.parameters}
     right: dict[str, Any] = {"model": b.model, "llmgate": b.version, **b.parameters}
-    named = sorted({*left, *right} - {"url"})
+    named = sorted({*left, *right} - {"url", "prompt_seed"})
     notes = [
         f"{name} differs: {_shown(left.get(name))} and {_shown(right.get(name))}"
         for name in named

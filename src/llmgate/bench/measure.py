@@ -52,7 +52,8 @@ class Options:
     duration: float | None = None  # s
     warmup: Warmup = field(default_factory=Warmup)
     slo: Slo | None = None
-    seed: int = 0
+    seed: int = 0  # of arrivals
+    prompt_seed: int = 0  # of texts: with another one, nothing is in the engine's cache from an earlier run
 
     def parameters(self) -> dict[str, Any]:
         """What the result file says of them: no secret, nothing of this machine."""
@@ -74,6 +75,7 @@ class Options:
             "warmup_s": self.warmup.seconds,
             "slo": self.slo.bounds() if self.slo else None,
             "seed": self.seed,
+            "prompt_seed": self.prompt_seed,
         }
 
 
@@ -111,14 +113,16 @@ async def _prepare(
     options: Options, endpoint: EndpointClient, models: Sequence[str], clock: RunClock
 ) -> tuple[Run, list[str]]:
     form = BodyForm(options.endpoint, options.stream, ignore_eos=options.ignore_eos, extra=options.extra_body)
-    writer = PromptWriter(Sizing(), options.seed)
+    writer = PromptWriter(Sizing(), options.prompt_seed)
     form, sizing, notes = await find_form(endpoint, form, models[0], writer)
     if options.tokenizer is not None:
-        writer = exact_writer(options.tokenizer, chat=options.endpoint == CHAT, seed=options.seed)
+        writer = exact_writer(options.tokenizer, chat=options.endpoint == CHAT, seed=options.prompt_seed)
     elif sizing is not None:
-        writer = PromptWriter(sizing, options.seed)
+        writer = PromptWriter(sizing, options.prompt_seed)
     else:
-        notes.append("the server does not tell how it counts words: one was taken for a token; --tokenizer makes it exact")
+        notes.append(
+            "the server does not tell how it counts words: one was taken for a token; --tokenizer makes it exact"
+        )
     requests = options.workload.requests
     times = None
     if options.concurrency is None:

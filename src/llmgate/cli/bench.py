@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def _extra_body(context: click.Context, parameter: click.Parameter, value: str |
 
 @click.command(epilog=EPILOG)
 @click.argument("url", required=False)
-@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="Replay a recorded trace.")
+@click.option("--trace", metavar="FILE", help="Replay a recorded trace: FILE or FILE:option=value,…")
 @click.option("--workload", metavar="NAME", help="A synthetic workload, as NAME or NAME:key=value,…")
 @click.option("--rate", type=float, callback=_positive, help="Open loop: requests a second, whatever the server does.")
 @click.option(
@@ -112,7 +113,13 @@ def _extra_body(context: click.Context, parameter: click.Parameter, value: str |
 @click.option("--slo", callback=_slo, metavar="BOUNDS", help="For goodput, as in ttft=2,tpot=50ms,e2e=30.")
 @click.option("--timeout", type=float, default=600.0, callback=_positive, show_default=True, help="Seconds of silence.")
 @click.option("--skip-bad", is_flag=True, help="Skip malformed lines of the trace.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals, prompts and synthetic workloads.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals and synthetic workloads.")
+@click.option(
+    "--prompt-seed",
+    type=int,
+    default=lambda: secrets.randbelow(1 << 32),
+    help="Of the words of prompts.  [default: another one each time, so that no run profits from an earlier one's cache]",
+)
 @click.option("--api-key", envvar="OPENAI_API_KEY", default="", callback=_key, help="Better by OPENAI_API_KEY.")
 @click.option(
     "--json", "json_file", type=click.File("wb"), metavar="FILE", help="Write the result there (- is stdout)."
@@ -219,7 +226,7 @@ def _options(url: str, given: dict[str, Any]) -> Options:
     if rate is None and concurrency is None and not own_times:
         concurrency = 1
     shared = ("burstiness", "rate_scale", "endpoint", "stream", "ignore_eos", "extra_body", "model", "tokenizer")
-    more = ("api_key", "timeout", "duration", "warmup", "slo", "seed")
+    more = ("api_key", "timeout", "duration", "warmup", "slo", "seed", "prompt_seed")
     return Options(
         url=url,
         workload=_workload(given),
@@ -242,14 +249,13 @@ def _workload(given: dict[str, Any]) -> Workload:
         )
     if given["prompt_tokens"] is not None:
         raise click.UsageError("--prompt-tokens is for a load without a workload: the trace or workload has its own")
-    return workload.chosen(
-        given["trace"],
-        given["workload"],
-        requests=given["requests"],
-        most_output_tokens=given["max_tokens"],
-        seed=given["seed"],
-        skip_bad=given["skip_bad"],
-    )
+    if given["trace"] is not None:
+        found = workload.from_trace(given["trace"], seed=given["seed"], skip_bad=given["skip_bad"])
+    else:
+        found = workload.from_name(given["workload"], seed=given["seed"], requests=given["requests"])
+    for reason, count in found.dropped.items():
+        click.echo(f"{found.name}: {count} left out: {reason}", err=True)
+    return workload.bounded(found, given["requests"], given["max_tokens"])
 
 
 def _console() -> Any:
