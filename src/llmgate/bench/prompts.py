@@ -18,7 +18,9 @@ from llmgate.workloads.types import TraceRequest
 
 POOL_WORDS = 1 << 16
 SPELLING_WORDS = 4  # 512^4 texts that differ from their beginning on
-UNSHARED = 1 << 35  # above the ids of traces, below 512^4: texts that belong to one request only
+SPELT = 1 << 36  # what four of 512 words can tell apart
+UNSHARED = 1 << 35  # above the ids of traces, below SPELT: texts that belong to one request only
+GOLDEN = 0x9E3779B97F4A7C15  # odd, so a bijection modulo powers of 2 (Fibonacci hashing): neighbours far apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +85,17 @@ class PromptWriter:
         return max(round((tokens - self.sizing.overhead) / self.sizing.tokens_per_word), 0)
 
     def _text(self, number: int, words: int) -> bytes:
-        spelling = min(words, SPELLING_WORDS)
-        left, spelt = number, []
-        for _ in range(spelling):
+        """A beginning that no other number has, and on from there in the pool."""
+        mixed = number * GOLDEN + self._seed
+        left = mixed % SPELT
+        spelt = []
+        for _ in range(min(words, SPELLING_WORDS)):
             left, digit = divmod(left, len(self._words))
-            spelt.append(self._words[digit])
-        head = "".join(f" {word}" for word in spelt).encode("ascii")
-        return head + b"".join(self._slices(number, words - spelling))
+            spelt.append(f" {self._words[digit]}")
+        start = (mixed >> 16) % POOL_WORDS
+        return "".join(spelt).encode("ascii") + b"".join(self._slices(start, words - len(spelt)))
 
-    def _slices(self, number: int, words: int) -> Iterator[bytes]:
-        start = (number * 0x9E3779B97F4A7C15 + self._seed) % POOL_WORDS  # Fibonacci hashing: neighbours far apart
+    def _slices(self, start: int, words: int) -> Iterator[bytes]:
         while words > 0:
             stop = min(start + words, POOL_WORDS)
             yield self._pool[self._offsets[start] : self._offsets[stop]]

@@ -118,7 +118,7 @@ def _extra_body(context: click.Context, parameter: click.Parameter, value: str |
     "--prompt-seed",
     type=int,
     default=lambda: secrets.randbelow(1 << 32),
-    help="Of the words of prompts.  [default: another one each time, so that no run profits from an earlier one's cache]",
+    help="Of the prompts' words.  [default: a new one each time, or a run would profit from an earlier one's cache]",
 )
 @click.option("--api-key", envvar="OPENAI_API_KEY", default="", callback=_key, help="Better by OPENAI_API_KEY.")
 @click.option(
