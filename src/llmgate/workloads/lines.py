@@ -18,7 +18,7 @@ from llmgate.workloads.errors import BadLine, WorkloadError
 T = TypeVar("T")
 
 MAX_LINE = 1 << 28
-"""Bytes. The longest real lines are sessions of claude_code, some 100 kB; a file that is one endless line is no trace."""
+"""Bytes. The longest real lines are sessions of claude_code, some 100 kB; a file of one endless line is no trace."""
 
 MAX_TOKENS = 1 << 31
 """More than any model takes; keeps nonsense such as 1e18 out of sums and allocations."""

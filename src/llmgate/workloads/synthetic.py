@@ -52,7 +52,7 @@ def poisson(
     output_tokens: float = 256,
     spread: float = 1.0,
 ) -> list[TraceRequest]:
-    """Independent requests at random times, log-normal in length (means in tokens, coefficient of variation `spread`)."""
+    """Independent requests at random times, log-normal in length: means in tokens, `spread` is std/mean."""
     return gamma(
         seed=seed,
         requests=requests,
