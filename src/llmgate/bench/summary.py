@@ -33,7 +33,7 @@ def summarise(
 ) -> Result:
     """`run_s` and `cpu_s`: seconds that the run took and that this process computed. Raises BenchError without
     HdrHistogram."""
-    kept = [record for record in records if not record.warmup and record.error != ABORTED]
+    kept = measured(records)
     good = [record for record in kept if record.good]
     window = max(record.ended for record in kept) - min(record.intended for record in kept) if kept else 0.0
     latencies = {
@@ -73,6 +73,11 @@ def summarise(
         tpot=stats["tpot"],
         e2e=stats["e2e"],
     )
+
+
+def measured(records: Sequence[Record]) -> list[Record]:
+    """Those that count: after the warm-up, and ended by the server."""
+    return [record for record in records if not record.warmup and record.error != ABORTED]
 
 
 def gaps(record: Record) -> Iterator[float]:
@@ -133,13 +138,13 @@ def _warnings(generator: Generator, ttft: Stats | None, tokens: Tokens, open_loo
     lag = generator.lag
     if lag is not None and lag.p99 > max(LARGE_LAG, LARGE_LAG_RATIO * ttft.p50 if ttft else 0.0):
         yield (
-            f"the generator itself was late by {lag.p99 * 1e3:.0f} ms (p99): it is the bottleneck, not the server; "
-            "lower --rate or spread the load over several machines"
+            f"the generator itself was late by {lag.p99 * 1e3:.0f} ms (p99): this machine is too busy for the load; "
+            "lower --rate, or run it where there is a core to spare"
         )
     if not open_loop and generator.cpu_ratio > BUSY:
         yield (
             f"the generator used {generator.cpu_ratio:.0%} of a core: it may be the bottleneck, not the server; "
-            "lower --concurrency or spread the load over several machines"
+            "lower --concurrency, or run several with a part of it each"
         )
     if tokens.counted_by.get("events"):
         yield "output tokens were counted as events for want of usage: events that hold several tokens count once"

@@ -21,42 +21,44 @@ def show_result(result: Result, console: Console) -> None:
             table.add_row(LABELS[name], *(f"{getattr(stats, figure) * 1e3:,.2f}" for figure in FIGURES))
     if table.row_count:
         console.print(table)
-    for line in facts(result):
-        console.print(line)
+    for name, text in facts(result):
+        console.print(f"{name}: {text}")
 
 
-def facts(result: Result) -> Iterator[str]:
-    """What the table of latencies does not hold, a sentence a line."""
+def facts(result: Result) -> Iterator[tuple[str, str]]:
+    """What the table of latencies does not hold: names and what is to be said."""
     yield (
-        f"{result.succeeded} of {result.requests} requests succeeded in {result.duration_s:.1f} s"
+        "requests",
+        f"{result.succeeded} of {result.requests} succeeded in {result.duration_s:.1f} s"
         + (f"; {result.warmup} more for the warm-up" if result.warmup else "")
-        + (f"; ended early, {result.aborted} cut off" if result.ended_early else "")
+        + (f"; ended early, {result.aborted} cut off" if result.ended_early else ""),
     )
     rate = result.throughput
-    yield (
-        f"throughput: {rate.requests_per_s:.2f} requests/s, {rate.prompt_tokens_per_s:,.0f} prompt tokens/s, "
-        f"{rate.output_tokens_per_s:,.0f} output tokens/s"
-    )
+    tokens = f"{rate.prompt_tokens_per_s:,.0f} prompt tokens/s, {rate.output_tokens_per_s:,.0f} output tokens/s"
+    yield "throughput", f"{rate.requests_per_s:.2f} requests/s, {tokens}"
     if result.goodput is not None:
-        bounds = ", ".join(f"{name} ≤ {bound:g} s" for name, bound in result.goodput.slo.items())
-        yield f"goodput: {result.goodput.ratio:.1%} of requests ({result.goodput.requests_per_s:.2f}/s) within {bounds}"
-    tokens = result.tokens
+        bounds = ", ".join(f"{LABELS[name]} ≤ {bound:g} s" for name, bound in result.goodput.slo.items())
+        good = result.goodput
+        yield "goodput", f"{good.ratio:.1%} of requests, {good.requests_per_s:.2f} requests/s, within {bounds}"
     if result.succeeded:
-        cached = (
-            "" if tokens.cached is None else f", {tokens.cached / tokens.prompt if tokens.prompt else 0:.1%} cached"
-        )
-        ratio = "" if tokens.prompt_ratio is None else f" ({tokens.prompt_ratio:.3f} of what was asked for)"
-        yield (
-            f"tokens a request: {tokens.prompt / result.succeeded:.1f} prompt{ratio}{cached}, "
-            f"{tokens.output / result.succeeded:.1f} output by {' and '.join(tokens.counted_by)}"
-        )
+        yield "tokens a request", _tokens(result)
     for kind, count in result.errors.items():
         example = result.error_examples.get(kind)
-        yield f"error {kind}: {count}" + (f" (the first: {example})" if example else "")
+        yield f"error {kind}", f"{count}" + (f" (the first: {example})" if example else "")
     own = result.generator
     lag = "" if own.lag is None else f", late by {own.lag.mean * 1e3:.2f} ms (mean), {own.lag.p99 * 1e3:.2f} ms (p99)"
-    yield f"generator: {own.cpu_ratio:.0%} of a core{lag}"
-    yield from (f"warning: {warning}" for warning in result.warnings)
+    yield "generator", f"{own.cpu_ratio:.0%} of a core{lag}"
+    yield from (("warning", warning) for warning in result.warnings)
+
+
+def _tokens(result: Result) -> str:
+    tokens = result.tokens
+    cached = "" if tokens.cached is None else f", {tokens.cached / tokens.prompt if tokens.prompt else 0:.1%} cached"
+    ratio = "" if tokens.prompt_ratio is None else f" ({tokens.prompt_ratio:.3f} of what was asked for)"
+    return (
+        f"{tokens.prompt / result.succeeded:.1f} prompt{ratio}{cached}, "
+        f"{tokens.output / result.succeeded:.1f} output by {' and '.join(tokens.counted_by)}"
+    )
 
 
 def show_comparison(a: Result, b: Result, console: Console) -> None:

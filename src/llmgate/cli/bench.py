@@ -150,7 +150,7 @@ def bench(
     if compare is not None:
         if url is not None:
             raise click.UsageError("--compare takes two result files and no URL")
-        _reported(_compare, *compare, json_file)
+        _reported(_compare, *compare, json_file, report)
         return
     if url is None:
         raise click.UsageError("give the URL of an endpoint, or two files to --compare")
@@ -165,17 +165,20 @@ def _reported(function: Any, *arguments: Any) -> None:
         sys.exit(1)
 
 
-def _compare(first: Path, second: Path, json_file: BinaryIO | None) -> None:
+def _compare(first: Path, second: Path, json_file: BinaryIO | None, report: Path | None) -> None:
     from llmgate.bench.compare import as_data
     from llmgate.bench.result import encode, read_result
+    from llmgate.bench.table import show_comparison
 
     a, b = read_result(first), read_result(second)
     if json_file is not None:
         json_file.write(encode(as_data(a, b)))
-        return
-    from llmgate.bench.table import show_comparison
+    if not _to_stdout(json_file):
+        show_comparison(a, b, _console())
+    if report is not None:
+        from llmgate.bench.report import write_comparison
 
-    show_comparison(a, b, _console())
+        click.echo(f"report: {write_comparison(a, b, report)}", err=True)
 
 
 def _bench(
@@ -191,7 +194,7 @@ def _bench(
     if report is not None:
         from llmgate.bench.report import write_report
 
-        click.echo(f"report: {write_report(result, report)}", err=True)
+        click.echo(f"report: {write_report(result, records, report)}", err=True)
     if result.requests and not result.succeeded:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in result.errors.items())
         example = next((text for text in result.error_examples.values() if text), "no word of explanation")
@@ -208,7 +211,7 @@ def _write(
         records_file.writelines(json.dumps(record.as_row()).encode() + b"\n" for record in records)
     if json_file is not None:
         json_file.write(encode(result))
-    if json_file is None or json_file.name != "<stdout>":
+    if not _to_stdout(json_file):
         show_result(result, _console())
 
 
@@ -256,6 +259,10 @@ def _workload(given: dict[str, Any]) -> Workload:
     for reason, count in found.dropped.items():
         click.echo(f"{found.name}: {count} left out: {reason}", err=True)
     return workload.bounded(found, given["requests"], given["max_tokens"])
+
+
+def _to_stdout(json_file: BinaryIO | None) -> bool:
+    return json_file is not None and json_file.name == "<stdout>"
 
 
 def _console() -> Any:
