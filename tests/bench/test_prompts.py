@@ -52,7 +52,9 @@ def test_a_prompt_that_ends_within_a_block_shares_its_part_of_it() -> None:
 
 def test_prompts_without_blocks_share_nothing_not_even_with_blocks_of_the_same_number() -> None:
     writer = PromptWriter(Sizing())
-    prompts = [writer.prompt(request(32), n) for n in range(200)] + [writer.prompt(request(32, n, n), n) for n in range(200)]
+    prompts = [writer.prompt(request(32), n) for n in range(200)] + [
+        writer.prompt(request(32, n, n), n) for n in range(200)
+    ]
     prompts += [writer.sample(32, n) for n in range(200)]
     assert len({tuple(words(prompt)[:4]) for prompt in prompts}) == 600
 
