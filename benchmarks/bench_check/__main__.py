@@ -1,11 +1,11 @@
 """Is `llmgate bench` right? The same closed loop on the same server by it and by guidellm, side by side.
 
-    python -m benchmarks.bench_check [--url URL] [--concurrency 8] [--requests 200] [--rounds 3] [--json FILE]
+    python -m benchmarks.bench_check [--url URL] [--concurrency 4] [--requests 80] [--rounds 3] [--json FILE]
 
 guidellm (PyPI) is installed into a virtual environment of its own the first time: 6 GB, since it needs torch. Without
 `--url` a simulated engine is started, in real time. The two take turns, `--rounds` times; figures are medians of the
 rounds. Prompts are guidellm's in length: it counts without the chat template, so it goes first, and llmgate is told
-what the server counted. Needs taskset and two cores.
+what the server counted. Needs taskset, two cores, and little else going on: what waits for a core counts as latency.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="of a server that runs already, without /v1")
     parser.add_argument("--profile", default="h100:llama-3.1-8b", help="of the simulated engine (%(default)s)")
-    parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=80)
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--output-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)

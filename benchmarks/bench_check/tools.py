@@ -14,7 +14,6 @@ from llmgate.tokens import EMBEDDED, find_tokenizer
 
 GUIDELLM = "guidellm==0.8.1"
 FIGURES = ("TTFT ms", "time per output token ms", "E2E ms", "requests/s", "output tokens/s", "prompt tokens")
-CORE = ("taskset", "-c", "0")  # the server has the other one
 
 Figures = dict[str, float]
 
@@ -88,7 +87,7 @@ def llmgate(load: Closed, home: Path) -> Figures:
 
 def _run(command: list[str]) -> None:
     done = subprocess.run(
-        [*CORE, *command], capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+        command, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"}
     )
     if done.returncode:
         sys.exit(f"{Path(command[0]).name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
