@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import random
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -46,3 +48,19 @@ def changed(faults: Faults, change: bytes) -> Faults:
     named = msgspec.json.decode(change, type=dict[str, msgspec.Raw])
     kept = {name: value for name, value in msgspec.structs.asdict(faults).items() if name not in named}
     return msgspec.convert(kept | {name: msgspec.json.decode(raw) for name, raw in named.items()}, Faults)
+
+
+def parse_faults(options: Iterable[str]) -> Faults:
+    """Of `NAME=VALUE` each, names as Faults has them. Raises ValueError with what is wrong."""
+    faults = Faults()
+    for option in options:
+        name, _, value = option.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in Faults.__struct_fields__:
+            near = difflib.get_close_matches(name, Faults.__struct_fields__, 3, 0.5) or Faults.__struct_fields__
+            raise ValueError(f"there is no fault {name!r}; did you mean {', '.join(near)}?")
+        try:
+            faults = changed(faults, f'{{"{name}": {value.strip()}}}'.encode())
+        except msgspec.DecodeError as error:
+            raise ValueError(f"fault {option!r}: {str(error).partition(' - at')[0]}") from None
+    return faults

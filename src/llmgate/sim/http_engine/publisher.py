@@ -5,34 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import msgspec
 import zmq
 
 from llmgate.sim.http_engine.kv_events import Event, EventBatch
+from llmgate.sim.http_engine.settings import KvEventsConfig
 
 END_OF_REPLAY = b"\xff" * 8  # -1
 SEQUENCE_BYTES = 8  # big-endian
-
-
-@dataclass(frozen=True, slots=True)
-class KvEventsConfig:
-    """vLLM's `--kv-events-config`, with its defaults."""
-
-    endpoint: str
-    replay_endpoint: str | None = None
-    buffer_steps: int = 10_000
-    topic: str = ""
-    hwm: int = 100_000
-    max_queue_size: int = 100_000
-
-    def source(self) -> dict[str, Any]:
-        """As /kv_event_sources shows it."""
-        shown = asdict(self)
-        order = ("endpoint", "replay_endpoint", "buffer_steps", "hwm", "max_queue_size", "topic")
-        return {"enable_kv_cache_events": True, "publisher": "zmq", **{name: shown[name] for name in order}}
 
 
 def binds(endpoint: str) -> bool:
@@ -44,7 +25,7 @@ class Publisher:
     """Sends batches to all that have subscribed, and again, from the last `buffer_steps`, to those that ask.
 
     Nothing here waits: ZeroMQ has its own thread, and drops what a slow subscriber does not take.
-    Raises zmq.ZMQError if an address cannot be had.
+    Raises OSError if an address cannot be had.
     """
 
     def __init__(self, config: KvEventsConfig, loop: asyncio.AbstractEventLoop) -> None:
@@ -60,9 +41,9 @@ class Publisher:
             if config.replay_endpoint is not None:
                 self._replay = self._socket(zmq.ROUTER, config.replay_endpoint, bind=True, hwm=0)
                 loop.add_reader(self._replay.FD, self._answer)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
             self._context.destroy(linger=0)
-            raise
+            raise OSError(error.errno, f"{error.strerror} (of {config.endpoint}, {config.replay_endpoint})") from None
 
     def publish(self, events: list[Event]) -> None:
         payload = self._encoder.encode(EventBatch(time.time(), events))

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import msgspec
@@ -21,9 +22,11 @@ from llmgate.sim.http_engine.http import JSON, Connection, Exchange
 from llmgate.sim.http_engine.metrics import Metrics
 from llmgate.sim.http_engine.metrics_page import CONTENT_TYPE, Adapters, metrics_page
 from llmgate.sim.http_engine.models import LoadAdapter, Models, UnloadAdapter
-from llmgate.sim.http_engine.publisher import Publisher
 from llmgate.sim.http_engine.service import EngineService
 from llmgate.sim.http_engine.settings import VERSION, Settings
+
+if TYPE_CHECKING:
+    from llmgate.sim.http_engine.publisher import Publisher
 
 PATIENCE = 100
 """Connections that wait to be accepted: as uvicorn's default of 2048 is cut by net.core.somaxconn on most machines."""
@@ -50,7 +53,7 @@ class SimEngine:
         profile = settings.profile
         self._models = Models(settings.model, profile.max_model_len, settings.lora)
         self._completions = Completions(settings, self._models)
-        self._publisher = None if settings.kv_events is None else Publisher(settings.kv_events, self._loop)
+        self._publisher = _publisher(settings, self._loop)
         self._metrics = Metrics(profile, settings.model, settings.speed)
         self.service = EngineService(
             Engine(profile, cache_events=self._publisher is not None, priority_queue=settings.priority_queue),
@@ -234,6 +237,14 @@ class SimEngine:
 
     def _become_ready(self) -> None:
         self._ready = True
+
+
+def _publisher(settings: Settings, loop: asyncio.AbstractEventLoop) -> Publisher | None:
+    if settings.kv_events is None:
+        return None
+    from llmgate.sim.http_engine.publisher import Publisher  # ZeroMQ comes with the extra `sim`
+
+    return Publisher(settings.kv_events, loop)
 
 
 class _Detokenize(msgspec.Struct):

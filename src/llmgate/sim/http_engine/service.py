@@ -53,6 +53,7 @@ class EngineService:
         self._cleared = False  # the cache, since the last batch of KV events
         self._now = 0.0
         self._looked = 0.0  # when it was last looked at
+        self._due = self._due_wall = math.inf  # when the engine is to be looked at, by its own time and the wall's
         self._before = Gauges(0, 0, 0.0, 0, 0, 0, 0, 0)  # counters of engines before a reset
         self._alarm = make_alarm(self.look)
 
@@ -148,7 +149,9 @@ class EngineService:
 
     def look(self) -> None:
         """Let out what has become of the requests by now, and be called again in time."""
-        self._now = now = max(self.clock.now(), self._now)
+        wall = self.clock.wall()
+        due = self._due if wall >= self._due_wall else 0.0  # reckoned back from the wall it may be a hair later
+        self._now = now = max(self.clock.at(wall), due, self._now)
         events = self.engine.advance(now)
         self._tell_cache()
         self._note_scheduled()
@@ -253,8 +256,7 @@ class EngineService:
             self._publish([*cleared, *events])
 
     def _arm(self) -> None:
-        due = self.engine.next_event()
-        when = math.inf if due == math.inf else self.clock.wall_at(due)
-        if self._streaming:
-            when = min(when, self.clock.wall() + self._tick_s)
-        self._alarm.set(when)
+        self._due = self.engine.next_event()
+        self._due_wall = self.clock.wall_at(self._due)
+        tick = self.clock.wall() + self._tick_s if self._streaming else math.inf
+        self._alarm.set(min(self._due_wall, tick))

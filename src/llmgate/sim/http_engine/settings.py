@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from llmgate.engines.profile import EngineProfile
 from llmgate.sim.http_engine.faults import Faults
 from llmgate.sim.http_engine.lengths import DEFAULT, Lengths, parse_lengths
-from llmgate.sim.http_engine.publisher import KvEventsConfig
 from llmgate.sim.http_engine.tokenizer import FourByteTokenizer, Tokenizer
 
 VERSION = "0.32.0"  # of the vLLM that is looked like
+
+
+@dataclass(frozen=True, slots=True)
+class KvEventsConfig:
+    """vLLM's `--kv-events-config`, with its defaults."""
+
+    endpoint: str
+    replay_endpoint: str | None = None
+    buffer_steps: int = 10_000
+    topic: str = ""
+    hwm: int = 100_000
+    max_queue_size: int = 100_000
+
+    def source(self) -> dict[str, Any]:
+        """As /kv_event_sources shows it."""
+        shown = asdict(self)
+        order = ("endpoint", "replay_endpoint", "buffer_steps", "hwm", "max_queue_size", "topic")
+        return {"enable_kv_cache_events": True, "publisher": "zmq", **{name: shown[name] for name in order}}
 
 
 @dataclass(frozen=True, slots=True)
