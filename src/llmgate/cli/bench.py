@@ -207,12 +207,12 @@ def _write(
     from llmgate.bench.result import encode
     from llmgate.bench.table import show_result
 
-    if records_file is not None:
-        records_file.writelines(json.dumps(record.as_row()).encode() + b"\n" for record in records)
-    if json_file is not None:
-        json_file.write(encode(result))
     if not _to_stdout(json_file):
         show_result(result, _console())
+    if json_file is not None:
+        json_file.write(encode(result))
+    if records_file is not None:
+        records_file.writelines(json.dumps(record.as_row()).encode() + b"\n" for record in records)
 
 
 def _options(url: str, given: dict[str, Any]) -> Options:
@@ -262,7 +262,7 @@ def _workload(given: dict[str, Any]) -> Workload:
 
 
 def _to_stdout(json_file: BinaryIO | None) -> bool:
-    return json_file is not None and json_file.name == "<stdout>"
+    return json_file is not None and json_file.name in ("-", "<stdout>")
 
 
 def _console() -> Any:
