@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from benchmarks.peers.blocks import Names, Recent, block_bytes
 from llmgate.core.prefix import block_end
 
-SYMBOL_BITS = 4  # of a letter of text: Shannon's 4.1 bits for the first letter alone (Bell Syst. Tech. J. 30, 1951)
-SYMBOLS = 4  # letters after a fork that are told apart
+LETTER_BITS = 4  # of a letter of text: Shannon's 4.1 bits for the first letter alone (Bell Syst. Tech. J. 30, 1951)
+LETTERS = 4  # after a fork that are told apart
+_SPREAD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: Fibonacci hashing (Knuth, TAOCP 3, 6.4)
 
 
 class PromptTree:
@@ -17,8 +18,8 @@ class PromptTree:
     In the original every node is a piece of text with the set of workers that were sent it, and remembers the one that
     made it. The deepest node that a prompt reaches, even in part, says where it goes. Two texts that part within a node
     split it; so after a prompt that all share, the next letter leads into the child of whoever first sent one with that
-    letter. A chain key tells only whether a whole block is the same: what letters follow a fork is read from the next
-    key instead, SYMBOL_BITS for each, which spreads them as letters of unrelated texts do.
+    letter. A chain key tells only whether a whole block is the same: what letters follow a fork is drawn from the next
+    key instead, LETTER_BITS for each, which spreads them as letters of unrelated texts are.
     """
 
     __slots__ = ("_forks", "_held", "_makers", "_names", "_recent")
@@ -96,6 +97,12 @@ class PromptTree:
         return len(keys)
 
 
+def letters(key: int) -> int:
+    """The letters that the block with this key begins with, the first in the lowest bits."""
+    return (key * _SPREAD & (1 << 64) - 1) >> 64 - LETTER_BITS * LETTERS
+
+
 def _forks(before: int, after: int) -> Iterator[tuple[int, int, int]]:
-    for count in range(1, SYMBOLS + 1):
-        yield before, after & ((1 << SYMBOL_BITS * count) - 1), count
+    text = letters(after)
+    for count in range(1, LETTERS + 1):
+        yield before, text & (1 << LETTER_BITS * count) - 1, count

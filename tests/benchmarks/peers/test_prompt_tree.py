@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from itertools import count
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.peers.prompt_tree import PromptTree
+from benchmarks.peers.prompt_tree import LETTER_BITS, PromptTree, letters
 from llmgate.core.prefix import block_end
 
 
@@ -17,14 +19,20 @@ def test_a_prompt_belongs_to_whoever_was_sent_its_deepest_known_block_first() ->
 
 
 def test_after_a_fork_the_next_letter_leads_to_whoever_sent_one_like_it() -> None:
-    """Letters are four bits of the next key each, the lowest first."""
     tree = PromptTree()
-    tree.insert([1, 0x10], "a")
-    tree.insert([1, 0x21], "b")
-    tree.insert([1, 0x31], "c")
-    assert tree.match([1, 0x47]) == (256, "a"), "no letter like it: who sent the common part first"
-    assert tree.match([1, 0x41]) == (256, "b"), "two begin with 1, b was first"
-    assert tree.match([1, 0x931]) == (256, "c"), "the second letter tells them apart"
+    tree.insert([1, beginning("k")], "a")
+    tree.insert([1, beginning("no")], "b")
+    tree.insert([1, beginning("nm")], "c")
+    assert tree.match([1, beginning("p")]) == (256, "a"), "no letter like it: who sent the common part first"
+    assert tree.match([1, beginning("nk")]) == (256, "b"), "two begin with n, b was first"
+    assert tree.match([1, beginning("nmp")]) == (256, "c"), "the second letter tells them apart"
+
+
+def beginning(text: str) -> int:
+    """The key of some block that begins like this, letters being a to p."""
+    wanted = sum((ord(letter) - ord("a")) << LETTER_BITS * place for place, letter in enumerate(text))
+    mask = (1 << LETTER_BITS * len(text)) - 1
+    return next(key for key in count(1000 * len(text)) if letters(key) & mask == wanted)
 
 
 def test_eviction_takes_the_ends_of_the_oldest_prompts_of_each_worker() -> None:
