@@ -22,7 +22,8 @@ PEERS = {
     "production-stack prefixaware": "benchmarks.peers.production_stack:PrefixAware",
     "production-stack session": "benchmarks.peers.production_stack:Session",
     "llm-d default": "benchmarks.peers.llm_d:DefaultScorers",
-    "Dynamo KV": "benchmarks.peers.dynamo:KvCost",
+    "Dynamo KV": "benchmarks.peers.dynamo:KvEvents",
+    "Dynamo KV, no events": "benchmarks.peers.dynamo:KvCost",
     "AIBrix prefix-cache": "benchmarks.peers.aibrix:PrefixCache",
 }
 """Label of a row → what `--policy` takes."""

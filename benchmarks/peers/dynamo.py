@@ -13,6 +13,7 @@ from benchmarks.peers.choice import any_of_the_best, only
 from llmgate.core.prefix import block_end
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.types import Endpoint, InferenceRequest, Usage
+from llmgate.sim.world import SeeingRouter
 
 BLOCK_TOKENS = 16  # of the engine
 STALE_SECONDS = 300.0  # after which a request that was not heard of again counts no more
@@ -28,9 +29,8 @@ class KvCost(Router):
     Defaults: overlap_score_credit 1, its decay 0, prefill_load_scale 1, decode_active_request_weight 0, no host, disk
     or shared cache, output blocks not tracked. A prompt's blocks count from its arrival to its end, or 5 minutes.
 
-    Cached tokens: KV events are on by default (`use_kv_events`), so the router knows what each engine holds; this class
-    is given less, Dynamo's own approximate mode (`--no-kv-events`): what was sent to an engine in the last `ttl`
-    seconds. See KvEvents for the other.
+    Cached tokens: of Dynamo's two modes this is the approximate one (`--no-kv-events`): what was sent to an engine in
+    the last `ttl` seconds. The default is KvEvents.
 
     Simplified: prompts being prefilled are those that llmgate has booked and that have not begun to answer. A cost goes
     by tokens over 16; keys are turned into tokens by the prompt's own bytes for each. The router's queue, for when each
@@ -134,3 +134,17 @@ class KvCost(Router):
                 del active[key]
                 freed += block_bytes(position)
         self._bytes[slot] -= freed
+
+
+@dataclass
+class KvEvents(KvCost, SeeingRouter):
+    """The same with KV events, which are on by default (`use_kv_events`): what each engine holds is known.
+
+    Taken from the simulated engines' caches at the moment of the decision; in truth an event takes a millisecond or
+    two. What is only about to be computed there does not count, as `router_predicted_ttl_secs` is off by default.
+    """
+
+    def cached_tokens(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        world = self.world
+        real = world.engine_request(request)
+        return [float(world.engine(endpoint).cached_tokens(real)) for endpoint in candidates.endpoints]
