@@ -38,9 +38,7 @@ Results = Mapping[tuple[str, float], Mapping[str, Samples]]
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--home", type=click.Path(path_type=Path), default=Path.home() / ".cache/llmgate-tables")
 @click.option("--docs", type=click.Path(exists=True, path_type=Path), help="The page to write the tables into.")
-def main(
-    scenes: Sequence[str], loads: Sequence[float], seeds: int, jobs: int, home: Path, docs: Path | None
-) -> None:
+def main(scenes: Sequence[str], loads: Sequence[float], seeds: int, jobs: int, home: Path, docs: Path | None) -> None:
     scales = {scene: capacity(scene, home) for scene in scenes}
     cells = [
         Cell(scene, row, load * scales[scene], seed)

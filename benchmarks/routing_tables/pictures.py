@@ -20,8 +20,6 @@ def draw(results: Mapping[tuple[str, float], Mapping[str, Samples]], directory: 
             row: {f"{load:.0%}": fmean(results[scene, load][row]["ttft.mean"]) for load in loads}
             for row in (*order, last)
         }
-        figure = percentiles(
-            rows, Looks(list(rows)), name=scene, title="", label="mean TTFT at shares of the capacity"
-        )
+        figure = percentiles(rows, Looks(list(rows)), name=scene, title="", label="mean TTFT at shares of the capacity")
         (directory / f"routing-{scene}.png").write_bytes(figure.light)
         (directory / f"routing-{scene}-dark.png").write_bytes(figure.dark)

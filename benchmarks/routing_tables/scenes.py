@@ -55,7 +55,9 @@ SCENES: Mapping[str, Scene] = {
     scene.name: scene
     for scene in (
         Scene("mooncake", "Mooncake conversations, 8 × (4 × H100), Llama 3.1 70B", "8x4h100:llama-3.1-70b", _mooncake),
-        Scene("claude-code", "Claude Code sessions, 8 × (4 × H100), Llama 3.1 70B", "8x4h100:llama-3.1-70b", _claude_code),
+        Scene(
+            "claude-code", "Claude Code sessions, 8 × (4 × H100), Llama 3.1 70B", "8x4h100:llama-3.1-70b", _claude_code
+        ),
         Scene(
             "multi-turn",
             "Conversations under 8 shared system prompts, 4 × H100 and 6 × A100, Llama 3.1 8B",

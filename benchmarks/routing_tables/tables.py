@@ -49,7 +49,9 @@ def against(policy: Sequence[float], baseline: Sequence[float]) -> str:
 
 def _signed(each: Difference, whole: float) -> str:
     share, half = 100 * each.mean / whole, 100 * (each.high - each.low) / 2 / whole
-    return f"{share:+.0f} ± {half:.0f}".replace("-", "−") if half >= 1 else f"{share:+.1f} ± {half:.1f}".replace("-", "−")
+    return (
+        f"{share:+.0f} ± {half:.0f}".replace("-", "−") if half >= 1 else f"{share:+.1f} ± {half:.1f}".replace("-", "−")
+    )
 
 
 def gap_closed(value: float, best_peer: float, oracle: float) -> float | None:
