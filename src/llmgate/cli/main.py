@@ -8,7 +8,7 @@ import click
 
 from llmgate import __version__
 
-COMMANDS = ("serve", "check", "routes", "simulate", "demo")
+COMMANDS = ("serve", "check", "routes", "simulate", "bench", "demo")
 
 
 class LazyGroup(click.Group):
