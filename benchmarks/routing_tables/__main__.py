@@ -1,6 +1,6 @@
 """All policies, peers' rules (benchmarks/peers) and the oracle, side by side in virtual time:
 
-    python -m benchmarks.routing_tables [--scene NAME …] [--load 0.8 …] [--seeds 5] [--jobs 2] [--docs docs/benchmarks.md]
+    python -m benchmarks.routing_tables [--scene NAME …] [--load 0.8 …] [--seeds 5] [--jobs 2] [--docs PAGE]
 
 Three scenes (scenes.py) at 60, 80 and 95 % of the rate at which least-connections still meets the relative objective
 for 90 % of the requests (first token within 2 s, or within twice what the prompt alone takes). Each run is kept below
@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import click
 
@@ -27,6 +26,14 @@ from llmgate.routing import registry
 ORACLE = "oracle"
 ROWS = (*registry.BUILT_IN, *PEERS, ORACLE)
 BEGIN, END = "<!-- routing-tables: begin -->", "<!-- routing-tables: end -->"
+LOADS = (
+    f"Loads are shares of the rate at which {BASELINE} meets the relative objective for 90 % of the requests; in a closed "
+    "loop that is the rate at which sessions begin."
+)
+STANDING = (
+    "By mean TTFT: 0 % is as good as the best of the peers' rules there, 100 % as good as the oracle, below 0 % worse than "
+    "the best peer; – where the oracle, which is greedy, is itself no better than the best peer."
+)
 Results = Mapping[tuple[str, float], Mapping[str, Samples]]
 """(scene, load) → row → figure → by seed."""
 
@@ -73,23 +80,22 @@ def _samples(runs: Sequence[Figures]) -> Samples:
 def page(results: Results, scales: Mapping[str, float], seeds: int) -> str:
     """The part of the page that is written by this command."""
     parts = [
-        f"{seeds} seeds; means over them, and paired 95 % intervals against {BASELINE}. Loads are shares of the rate at "
-        f"which {BASELINE} meets the relative objective for 90 % of the requests.",
+        f"{seeds} seeds; means over them, and paired 95 % intervals against {BASELINE}. " + LOADS,
         "### Between the best peer and the oracle",
-        "By mean TTFT: 0 % is as good as the best of the peers' rules, 100 % as good as the oracle, below 0 % worse "
-        "than the best peer.",
+        STANDING,
         standing({f"{scene} {load:.0%}": rows for (scene, load), rows in results.items()}, PEERS, ORACLE),
     ]
     for scene in dict.fromkeys(scene for scene, _ in results):
-        requests = len(workload(scene, 0).requests)
-        rate = _rate(scene) * scales[scene]
-        parts += [
-            f"### {SCENES[scene].title}",
-            f"{requests:,} requests; engines `{SCENES[scene].engines}`; capacity of {BASELINE}: {scales[scene]:.3f} × the "
-            f"workload's own rate, {rate:.2f} requests/s.",
+        requests, rate = workload(scene, 0).requests, _rate(scene) * scales[scene]
+        parts.append(f"### {SCENES[scene].title}")
+        parts.append(
+            f"{len(requests):,} requests; engines `{SCENES[scene].engines}`; capacity of {BASELINE}: "
+            f"{scales[scene]:.3f} × the workload's own rate, {rate:.2f} requests/s."
+        )
+        parts.append(
             f'<picture><source media="(prefers-color-scheme: dark)" srcset="images/routing-{scene}-dark.png">'
-            f'<img alt="Mean time to first token by policy and load" src="images/routing-{scene}.png"></picture>',
-        ]
+            f'<img alt="Mean time to first token by policy and load" src="images/routing-{scene}.png"></picture>'
+        )
         for (name, load), rows in results.items():
             if name == scene:
                 parts += [f"#### At {load:.0%}", table(rows, BASELINE)]

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from llmgate.engines.spec import EngineSpec, parse_specs
-from llmgate.workloads import Workload, load, synthetic
+from llmgate.workloads import Workload, first, load, synthetic
 
 DATA = Path(__file__).parents[1] / "data"
 CONTEXT = 131_072  # tokens, of Llama 3.1
@@ -31,23 +31,23 @@ def _mooncake(seed: int) -> Workload:
 
 
 def _claude_code(seed: int) -> Workload:
-    """The seed draws when sessions begin."""
-    return load(DATA / "claude_code_sample.jsonl.gz", seed=seed, max_model_len=CONTEXT)
+    """The first 2,000 requests of 80 sessions in a closed loop; the seed draws when the sessions begin."""
+    return first(load(DATA / "claude_code_100_sessions.jsonl.gz", seed=seed, max_model_len=CONTEXT), 2000)
 
 
 def _multi_turn(seed: int) -> Workload:
-    """Long system prompts that many conversations share, short turns, long thoughts between them."""
+    """Long system prompts that many conversations share, and long questions (as with retrieved documents)."""
     return synthetic(
         "multi-turn",
         seed=seed,
         requests=4000,
-        rate=2.0,
-        turns=8,
-        think_s=15.0,
+        rate=6.0,
+        turns=4,
+        think_s=10.0,
         prompts=8,
-        system_tokens=2048,
-        user_tokens=250,
-        output_tokens=250,
+        system_tokens=4096,
+        user_tokens=1500,
+        output_tokens=200,
     )
 
 
