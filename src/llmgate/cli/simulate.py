@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from llmgate.engines.spec import EngineSpec
     from llmgate.sim.paired import Difference
     from llmgate.sim.study import Study
     from llmgate.workloads import Workload
@@ -93,7 +94,13 @@ Examples:
     metavar="TIME ACTION NAME",
     help="kill NAME, restart NAME, reclaim NAME [NOTICE], join SPEC, slow NAME xFACTOR.",
 )
-@click.option("--estimate-error", type=float, default=0.05, show_default=True, help="Of prompt tokens, log-normal σ.")
+@click.option(
+    "--estimate-error",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Of prompt tokens, standard deviation of the log.",
+)
 @click.option("--scrape-period", type=float, default=1.0, show_default=True, help="Seconds.")
 @click.option("--skip-bad", is_flag=True, help="Leave lines out that cannot be used, and count them.")
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
@@ -117,9 +124,9 @@ def simulate(**given: Any) -> None:
 def _run(given: dict[str, Any]) -> Study:
     from llmgate.engines.spec import parse_specs
     from llmgate.sim.capacity import Capacity, find_capacity
-    from llmgate.sim.incidents import Action, check_targets, parse_incident
+    from llmgate.sim.incidents import check_targets, parse_incident
     from llmgate.sim.policies import EVERY, every_name, make_router
-    from llmgate.sim.run import PolicyRun, check_models
+    from llmgate.sim.run import PolicyRun
     from llmgate.sim.run import simulate as run_one
     from llmgate.sim.settings import Settings
     from llmgate.sim.slo import parse_slo
@@ -136,17 +143,15 @@ def _run(given: dict[str, Any]) -> Study:
         if not 0.001 <= given["rate_scale"] <= 1000.0:
             raise ValueError(f"--rate-scale must be from 0.001 to 1000, not {given['rate_scale']:g}")
         incidents = [parse_incident(text) for text in given["incidents"]]
-        joining = [spec.name for each in incidents if each.action is Action.JOIN for spec in parse_specs(each.target)]
-        check_targets(incidents, [spec.name for spec in fleet] + joining)
+        check_targets(incidents, [spec.name for spec in fleet])
         seeds = range(given["seed"], given["seed"] + given["seeds"])
-        workload = _load(given, seeds[0])
-        check_models(workload, fleet)
+        workload = _load(given, seeds[0], fleet)
         of_seed = {seeds[0]: workload}
 
         def at(seed: int) -> Workload:
             if seed not in of_seed:
                 of_seed.clear()
-                of_seed[seed] = _load(given, seed)
+                of_seed[seed] = _load(given, seed, fleet)
             return of_seed[seed]
 
         def settings(seed: int) -> Settings:
@@ -196,7 +201,8 @@ def _run(given: dict[str, Any]) -> Study:
     )
 
 
-def _load(given: dict[str, Any], seed: int) -> Workload:
+def _load(given: dict[str, Any], seed: int, fleet: Sequence[EngineSpec]) -> Workload:
+    from llmgate.sim.run import check_models, fitted
     from llmgate.workloads import load_text, parse, scaled, synthetic
 
     if given["trace"] is not None:
@@ -204,8 +210,11 @@ def _load(given: dict[str, Any], seed: int) -> Workload:
     else:
         name, options = parse(given["workload"])
         workload = synthetic(name, **{"seed": seed, **options})
+    check_models(workload, fleet)
+    workload = fitted(workload, fleet)
     if not workload.requests:
-        raise ValueError("the workload has no request: there is nothing to simulate")
+        why = "; ".join(f"{count} were left out: {reason}" for reason, count in workload.dropped.items())
+        raise ValueError(f"the workload has no request that can be simulated{f' ({why})' if why else ''}")
     return workload if given["rate_scale"] == 1.0 else scaled(workload, given["rate_scale"])
 
 

@@ -43,15 +43,15 @@ def html(report: Report) -> str:
     return environment.from_string(template).render(report=report, tables=tables, version=__version__)
 
 
-def _rows(table: Table) -> list[list[tuple[str, str]]]:
-    """(text, classes) of each cell."""
+def _rows(table: Table) -> list[list[tuple[str, bool]]]:
+    """(text, whether it is the best) of each cell."""
     for row in table.rows:
         if len(row) != len(table.columns):
             raise ReportError(f"table {table.title!r}: a row of {len(row)} cells for {len(table.columns)} columns")
     bests = [_best(column, [row[k] for row in table.rows]) for k, column in enumerate(table.columns)]
     return [
         [
-            (_text(cell, column), _classes(cell, text=_text(cell, column), best=best))
+            (text := _text(cell, column), isinstance(cell, int | float) and text == best)
             for cell, column, best in zip(row, table.columns, bests, strict=True)
         ]
         for row in table.rows
@@ -59,9 +59,9 @@ def _rows(table: Table) -> list[list[tuple[str, str]]]:
 
 
 def _best(column: Column, cells: list[Cell]) -> str | None:
-    """The best number as it is shown: equal as far as can be seen is equally good."""
+    """The best number as it is shown: equal as far as can be seen is equally good. None if all are."""
     numbers = [cell for cell in cells if isinstance(cell, int | float) and cell == cell]
-    if column.best is None or len(numbers) < 2:
+    if column.best is None or len({_text(number, column) for number in numbers}) < 2:
         return None
     return _text(min(numbers) if column.best == "lowest" else max(numbers), column)
 
@@ -70,10 +70,3 @@ def _text(cell: Cell, column: Column) -> str:
     if cell is None or cell != cell:
         return NOTHING
     return cell if isinstance(cell, str) else format(cell, column.form)
-
-
-def _classes(cell: Cell, *, text: str, best: str | None) -> str:
-    number = isinstance(cell, int | float)
-    return " ".join(
-        name for name, holds in (("number", number or cell is None), ("best", number and text == best)) if holds
-    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from llmgate.engines.spec import parse_specs
 from llmgate.sim.units import seconds
 
 SPOT_NOTICE = 120.0
@@ -65,8 +66,20 @@ def _factor(text: str) -> float | None:
     return factor if text.startswith("x") and 0.01 <= factor <= 1000.0 else None
 
 
-def check_targets(incidents: Sequence[Incident], names: Sequence[str]) -> None:
-    """ValueError, with the nearest names, if one is about an engine that there never is."""
+def free_name(name: str, taken: Collection[str]) -> str:
+    """`name`, or with the next number at its end if there is, or was, such an engine."""
+    stem = name.rpartition("-")[0] or name
+    return next(each for each in (name, *(f"{stem}-{n}" for n in range(len(taken) + 1))) if each not in taken)
+
+
+def check_targets(incidents: Sequence[Incident], fleet: Sequence[str]) -> None:
+    """ValueError, with the nearest names, if one is about an engine that there never is. `fleet`: names of those that
+    there are at first; those that join are given theirs as they come (`free_name`)."""
+    names = list(fleet)
+    for incident in sorted(incidents, key=lambda each: each.at):
+        if incident.action is Action.JOIN:
+            for spec in parse_specs(incident.target):
+                names.append(free_name(spec.name, names))
     for incident in incidents:
         if incident.action is not Action.JOIN and incident.target not in names:
             near = difflib.get_close_matches(incident.target, names, n=3, cutoff=0.4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmgate.core.protocols import Router
 from llmgate.engines.spec import EngineSpec
@@ -13,6 +13,7 @@ from llmgate.sim.settings import Settings
 from llmgate.sim.simulation import Judge, Outcome, Simulation
 from llmgate.sim.slo import Slo
 from llmgate.sim.summary import Summary
+from llmgate.workloads.edits import keeping
 from llmgate.workloads.types import Workload
 
 
@@ -72,3 +73,23 @@ def check_models(workload: Workload, fleet: Sequence[EngineSpec]) -> None:
         )
     for model in sorted(each for each in wanted if each is not None and each not in served):
         raise ValueError(f"the workload has requests for {model!r}, and the engines serve {', '.join(served)} only")
+
+
+def fitted(workload: Workload, fleet: Sequence[EngineSpec]) -> Workload:
+    """Without the requests that are longer than the context of every engine of their model: no policy can serve them.
+    They are counted in `dropped`, and what waited on one waits on what that waited on."""
+    default = fleet[0].profile.model
+    longest: dict[str, int] = {}
+    for spec in fleet:
+        profile = spec.profile
+        room = min(profile.max_model_len, profile.kv_tokens)
+        longest[profile.model] = max(longest.get(profile.model, 0), room)
+    kept = keeping(
+        workload.requests,
+        lambda each: each.prompt_tokens + each.output_tokens <= longest[each.model or default],
+    )
+    left_out = len(workload.requests) - len(kept)
+    if not left_out:
+        return workload
+    reason = f"longer than the context of {max(longest.values()):,} tokens"
+    return replace(workload, requests=kept, dropped={**workload.dropped, reason: left_out})

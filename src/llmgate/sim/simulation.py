@@ -19,7 +19,7 @@ from llmgate.engines.engine import Engine
 from llmgate.engines.spec import EngineSpec, parse_specs
 from llmgate.sim.agenda import Agenda
 from llmgate.sim.flight import Host
-from llmgate.sim.incidents import Action, Incident
+from llmgate.sim.incidents import Action, Incident, free_name
 from llmgate.sim.pace import PacedEngine
 from llmgate.sim.record import Recorder, RequestTable
 from llmgate.sim.series import EngineSeries, Sampler
@@ -31,6 +31,10 @@ from llmgate.workloads.types import Workload
 
 Judge = Callable[[Recorder, int], bool]
 """Told after each request's end, by its index; True gives the run up."""
+
+
+GOLDEN = 0.381966
+"""The golden section: multiples of it, modulo 1, keep apart however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,9 @@ class Simulation:
         self._default_model = fleet[0].profile.model if fleet else ""
         self._estimates = _estimates(workload, settings)
         self._followers: defaultdict[int, list[int]] = defaultdict(list)
-        self._enter_arrivals()
         for incident in incidents:
             self._agenda.enter(incident.at, partial(self._strike, incident))
+        self._enter_arrivals()
         self._agenda.enter(0.0, self._sample)
 
     def run(self) -> Outcome:
@@ -163,15 +167,9 @@ class Simulation:
             self._agenda.enter(now + incident.amount, partial(self._reclaim, host))
 
     def _join(self, target: str, now: float) -> None:
-        taken = {host.endpoint.name for host in self._all_hosts}
         for spec in parse_specs(target):
-            number = len(self._all_hosts)
-            name = spec.name
-            if name in taken:
-                stem = name.rpartition("-")[0]
-                name = next(f"{stem}-{n}" for n in range(number + 1) if f"{stem}-{n}" not in taken)
-            taken.add(name)
-            offset = (number * 0.381966) % 1.0  # the golden section: wherever the others are, it is not with them
+            name = free_name(spec.name, {host.endpoint.name for host in self._all_hosts})
+            offset = (len(self._all_hosts) * GOLDEN) % 1.0
             self._add(replace(spec, name=name), now, serves_from=now + spec.profile.startup_s, offset=offset)
 
     def _reclaim(self, host: Host, now: float) -> None:

@@ -1,0 +1,37 @@
+"""The policy that sees everything."""
+
+from __future__ import annotations
+
+from llmgate.sim.run import simulate
+from tests.sim.make import fleet, request, workload
+
+
+def engines(*requests: object, count: int = 2, **profile: object) -> list[int]:
+    load = workload(*requests)  # type: ignore[arg-type]
+    return simulate(load, fleet(count, **profile), "oracle").outcome.requests.engine.tolist()
+
+
+def test_it_goes_where_the_prompt_is_cached_though_nobody_told_the_gateway() -> None:
+    blocks = tuple(range(500))
+    first, again = engines(request(0.0, 8000, blocks=blocks), request(20.0, 8001, blocks=blocks))
+    assert first == again
+
+
+def test_it_waits_for_a_prompt_that_is_being_computed_rather_than_compute_it_twice() -> None:
+    blocks = tuple(range(1000))
+    load = [request(0.0, 16_000, blocks=blocks), request(0.5, 16_001, blocks=blocks)]
+    assert len(set(engines(*load))) == 1
+
+
+def test_it_knows_which_answers_will_be_short() -> None:
+    """Two engines with a request each, alike to the gateway: one ends soon."""
+    long, short, third = engines(request(0.0, 100, 5000), request(0.1, 100, 3), request(0.2, 5000, 500))
+    assert long != short
+    assert third == short
+
+
+def test_it_avoids_an_engine_whose_cache_is_full() -> None:
+    load = [request(0.0, 9000, 500), request(0.5, 9000, 400), request(2.0, 2000, 10)]
+    first, second, third = engines(*load, kv_tokens=10_000)
+    assert first != second
+    assert third == second  # there it ends first
