@@ -27,12 +27,12 @@ ORACLE = "oracle"
 ROWS = (*registry.BUILT_IN, *PEERS, ORACLE)
 BEGIN, END = "<!-- routing-tables: begin -->", "<!-- routing-tables: end -->"
 LOADS = (
-    f"Loads are shares of the rate at which {BASELINE} meets the relative objective for 90 % of the requests; in a closed "
-    "loop that is the rate at which sessions begin."
+    f"Loads are shares of the rate at which {BASELINE} meets the relative objective for 90 % of the requests; in a "
+    "closed loop that is the rate at which sessions begin."
 )
 STANDING = (
-    "By mean TTFT: 0 % is as good as the best of the peers' rules there, 100 % as good as the oracle, below 0 % worse than "
-    "the best peer; – where the oracle, which is greedy, is itself no better than the best peer."
+    "By mean TTFT: 0 % is as good as the best of the peers' rules there, 100 % as good as the oracle, below 0 % worse "
+    "than the best peer; – where the oracle, which is greedy, is itself no better than the best peer."
 )
 Results = Mapping[tuple[str, float], Mapping[str, Samples]]
 """(scene, load) → row → figure → by seed."""
