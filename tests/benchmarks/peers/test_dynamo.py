@@ -2,6 +2,10 @@ from __future__ import annotations
 
 from benchmarks.peers.dynamo import KvCost
 from llmgate.core.protocols import Candidates
+from llmgate.engines.spec import parse_specs
+from llmgate.sim.run import simulate
+from llmgate.sim.settings import Settings
+from llmgate.workloads.types import TraceRequest, Workload
 from tests.benchmarks.peers.scene import Scene, counts, prompt
 
 
@@ -67,6 +71,22 @@ def test_an_engine_that_leaves_takes_its_requests_along() -> None:
     assert not router._bytes
     scene.finish(charge)
     assert scene.send(prompt(1, 2)) != charge.endpoint.name
+
+
+def test_with_kv_events_what_an_engine_holds_counts_as_cached_whoever_sent_it() -> None:
+    """A prompt of 256 tokens of which e1 holds 192: 4 + 16 blocks there, 16 + 16 on e0."""
+    fleet = parse_specs("2xh100:llama-3.1-8b")
+    warm = TraceRequest(0.0, 192, 1, blocks=range(12))
+    later = TraceRequest(10.0, 256, 1, blocks=range(16))
+    other = TraceRequest(5.0, 256, 1, blocks=range(100, 116))
+    for seed in range(5):
+        settings = Settings(seed=seed, estimate_error=0.0)
+        run = simulate(
+            Workload("w", [warm, other, later]), fleet, "benchmarks.peers.dynamo:KvEvents", settings=settings
+        )
+        first, _, last = run.outcome.requests.engine.tolist()
+        assert last == first
+        assert run.outcome.requests.cached_tokens.tolist() == [0, 0, 192]
 
 
 def test_equal_costs_are_drawn() -> None:
