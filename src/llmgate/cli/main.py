@@ -8,7 +8,7 @@ import click
 
 from llmgate import __version__
 
-COMMANDS = ("serve", "check", "routes", "simulate", "bench", "demo")
+COMMANDS = ("serve", "check", "routes", "simulate", "bench", "sim-engine", "demo")
 
 
 class LazyGroup(click.Group):
@@ -20,7 +20,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"llmgate.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"llmgate.cli.{name}"), name)
         return command
 
 

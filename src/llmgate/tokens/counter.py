@@ -42,8 +42,17 @@ class TokenCounter:
 
         Images and sounds are not counted. Raises TokenizerError if the template refuses the messages.
         """
+        return self._count([self.render_chat(messages, tools, variables)], add_special_tokens=False)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A chat as the engine's model reads it. Raises TokenizerError if the template refuses the messages."""
         template = self._tool_template if tools else self._template
-        return self._count([template.render(messages, tools, variables)], add_special_tokens=False)
+        return template.render(messages, tools, variables)
 
     def count_text(self, text: str) -> int:
         """Tokens of a plain prompt, with what the tokenizer adds around it (BOS, for many)."""
