@@ -1,0 +1,93 @@
+"""The two load generators under the same name for the same figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.overhead.peers import environment
+from llmgate.tokens import EMBEDDED, find_tokenizer
+
+GUIDELLM = "guidellm==0.8.1"
+FIGURES = ("TTFT ms", "time per output token ms", "E2E ms", "requests/s", "output tokens/s", "prompt tokens")
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A closed loop."""
+
+    url: str
+    model: str
+    concurrency: int
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+def guidellm(load: Closed, home: Path) -> Figures:
+    """Means of the requests that succeeded. Its ITL is the mean gap between tokens, its TPOT divides the whole time."""
+    output = home / "guidellm.json"
+    tokens = f"prompt_tokens={load.prompt_tokens},output_tokens={load.output_tokens}"
+    _run(
+        [
+            *(str(environment(home, GUIDELLM) / "guidellm"), "run", "--disable-console"),
+            *("--backend", f"kind=openai_http,target={load.url},model={load.model}"),
+            *("--profile", f"kind=concurrent,streams={load.concurrency}"),
+            *("--constraint", f"kind=max_requests,count={load.requests}"),
+            *("--tokenizer", f"kind=hf_auto,model={find_tokenizer(EMBEDDED)}"),
+            *("--data", f"kind=synthetic_text,{tokens}", "--output", f"kind=json,path={output}"),
+        ],
+    )
+    metrics = json.loads(output.read_text())["benchmarks"][0]["metrics"]
+
+    def mean(name: str) -> float:
+        return float(metrics[name]["successful"]["mean"])
+
+    succeeded = metrics["request_totals"]["successful"]
+    if succeeded != load.requests:
+        sys.exit(f"guidellm: {succeeded} of {load.requests} requests succeeded")
+    return {
+        "TTFT ms": mean("time_to_first_token_ms"),
+        "time per output token ms": mean("inter_token_latency_ms"),
+        "E2E ms": mean("request_latency") * 1e3,
+        "requests/s": mean("requests_per_second"),
+        "output tokens/s": mean("output_tokens_per_second"),
+        "prompt tokens": mean("prompt_token_count"),
+    }
+
+
+def llmgate(load: Closed, home: Path) -> Figures:
+    """Means of the requests that succeeded."""
+    output = home / "llmgate.json"
+    _run(
+        [
+            *(sys.executable, "-m", "llmgate", "bench", load.url, "--model", load.model, "--json", str(output)),
+            *("--concurrency", str(load.concurrency), "--requests", str(load.requests)),
+            *("--prompt-tokens", str(load.prompt_tokens), "--max-tokens", str(load.output_tokens)),
+        ],
+    )
+    result = json.loads(output.read_text())
+    if result["succeeded"] != load.requests:
+        sys.exit(f"llmgate bench: {result['succeeded']} of {load.requests} requests succeeded")
+    return {
+        "TTFT ms": result["ttft"]["mean"] * 1e3,
+        "time per output token ms": result["tpot"]["mean"] * 1e3,
+        "E2E ms": result["e2e"]["mean"] * 1e3,
+        "requests/s": result["throughput"]["requests_per_s"],
+        "output tokens/s": result["throughput"]["output_tokens_per_s"],
+        "prompt tokens": result["tokens"]["prompt"] / result["succeeded"],
+    }
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    if done.returncode:
+        sys.exit(f"{Path(command[0]).name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
