@@ -27,7 +27,8 @@ from benchmarks.live_peers.processes import Refused
 from benchmarks.live_peers.row import Row, measure
 
 TRACE = Path(__file__).parents[1] / "data" / "mooncake_conversation_first_half.jsonl.gz"
-MODEL = "m"
+MODEL = "unknown"
+"""As smg calls the models of engines that it does not ask, in the list that `llmgate bench` goes by."""
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
@@ -57,7 +58,16 @@ def main(
     if unknown := [name for name in names if name not in ROWS]:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(ROWS)}", param_hint="--rows")
     home.mkdir(parents=True, exist_ok=True)
-    load = ["--trace", str(trace), "--requests", str(requests), "--rate-scale", str(rate_scale * speed)]
+    load = [
+        "--model",
+        MODEL,
+        "--trace",
+        str(trace),
+        "--requests",
+        str(requests),
+        "--rate-scale",
+        str(rate_scale * speed),
+    ]
     taken: list[Row] = []
     console = Console(stderr=True)
     try:

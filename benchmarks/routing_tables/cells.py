@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import multiprocessing
@@ -56,7 +57,7 @@ def figures(cells: Sequence[Cell], home: Path, jobs: int) -> dict[Cell, Figures]
 
 def capacity(scene: str, home: Path) -> float:
     """Rate scale at which the baseline still serves 90 % of the requests within the relative objective (seed 0)."""
-    path = home / f"capacity-{scene}-{_fingerprint(False)}.json"
+    path = home / f"capacity-{scene}-{_fingerprint(scene, False)}.json"
     if not path.exists():
         found = find_capacity(workload(scene, 0), SCENES[scene].fleet(), BASELINE)
         _write(path, {"rate_scale": found.rate_scale, "requests_per_s": found.requests_per_s})
@@ -76,7 +77,7 @@ def _run(cell: Cell, home: Path) -> None:
 
 
 def _path(cell: Cell, home: Path) -> Path:
-    key = json.dumps(asdict(cell) | {"code": _fingerprint(cell.row in PEERS)}, sort_keys=True)
+    key = json.dumps(asdict(cell) | {"code": _fingerprint(cell.scene, cell.row in PEERS)}, sort_keys=True)
     name = f"{cell.scene}-{cell.row.replace(' ', '-')}-{cell.rate_scale:.4f}-{cell.seed}"
     return home / f"{name}-{xxh3_64(key.encode()).hexdigest()}.json"
 
@@ -90,15 +91,15 @@ def _write(path: Path, data: Mapping[str, float]) -> None:
 
 
 @cache
-def _fingerprint(with_peers: bool) -> str:
+def _fingerprint(scene: str, with_peers: bool) -> str:
     """Of the code and the data that a figure depends on: with other code it is another figure."""
     package, here = Path(llmgate.__file__).parent, Path(__file__).parent
     rooms = [package / room for room in ("core", "routing", "engines", "sim", "workloads")]
-    files = [file for room in rooms for file in room.glob("*.py")] + [here / "scenes.py"]
+    files = [file for room in rooms for file in room.glob("*.py")]
     files += (here.parent / "data").glob("*.gz")
     if with_peers:
         files += (here.parent / "peers").glob("*.py")
-    digest = xxh3_64()
+    digest = xxh3_64((SCENES[scene].engines + inspect.getsource(SCENES[scene].workload)).encode())
     for file in sorted(files):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())

@@ -36,18 +36,19 @@ def _claude_code(seed: int) -> Workload:
 
 
 def _multi_turn(seed: int) -> Workload:
-    """Long system prompts that many conversations share, and long questions (as with retrieved documents)."""
+    """Long system prompts that many conversations share, and long questions, as with retrieved documents."""
     return synthetic(
         "multi-turn",
         seed=seed,
-        requests=4000,
-        rate=6.0,
-        turns=4,
+        requests=3000,
+        rate=2.0,
+        turns=3,
         think_s=10.0,
         prompts=8,
         system_tokens=4096,
-        user_tokens=1500,
-        output_tokens=200,
+        user_tokens=6000,
+        output_tokens=250,
+        max_context=65_536,
     )
 
 
