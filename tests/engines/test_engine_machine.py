@@ -32,7 +32,7 @@ def small_profile(**changes: float) -> EngineProfile:
 
 @st.composite
 def requests(draw: st.DrawFn) -> EngineRequest:
-    """Chains of few branches, so that beginnings are shared, and of blocks as large as the engine's, larger, smaller."""
+    """Chains of few branches, so that beginnings are shared; blocks as large as the engine's, larger, smaller."""
     prompt = draw(st.integers(1, 60))
     output = draw(st.integers(1, 40))
     size = draw(st.sampled_from((2, 4, 8)))
@@ -47,10 +47,13 @@ def requests(draw: st.DrawFn) -> EngineRequest:
 
 class EngineMachine(RuleBasedStateMachine):
     priority_queue = False
+    async_scheduling = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = Engine(small_profile(), cache_events=True, priority_queue=self.priority_queue)
+        self.engine = Engine(
+            small_profile(async_scheduling=self.async_scheduling), cache_events=True, priority_queue=self.priority_queue
+        )
         self.now = 0.0
         self.open: list[EngineRequest] = []
         self.began: set[EngineRequest] = set()
@@ -173,6 +176,12 @@ class PriorityEngineMachine(EngineMachine):
     priority_queue = True
 
 
+class AsyncEngineMachine(EngineMachine):
+    async_scheduling = True
+
+
+TestAsyncEngine = AsyncEngineMachine.TestCase
+TestAsyncEngine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestEngine = EngineMachine.TestCase
 TestEngine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestPriorityEngine = PriorityEngineMachine.TestCase
@@ -180,12 +189,19 @@ TestPriorityEngine.settings = settings(max_examples=60, stateful_step_count=40, 
 
 
 @settings(max_examples=80, deadline=None)
-@given(arrivals=st.lists(st.tuples(st.floats(0, 0.3), requests(), st.booleans()), max_size=14), seed=st.integers(0, 99))
-def test_looking_more_often_changes_nothing(arrivals: list[tuple[float, EngineRequest, bool]], seed: int) -> None:
+@given(
+    arrivals=st.lists(st.tuples(st.floats(0, 0.3), requests(), st.booleans()), max_size=14),
+    seed=st.integers(0, 99),
+    ahead=st.booleans(),
+)
+def test_looking_more_often_changes_nothing(
+    arrivals: list[tuple[float, EngineRequest, bool]], seed: int, ahead: bool
+) -> None:
     random = Random(seed)
+    profile = small_profile(async_scheduling=ahead)
 
     def run(pieces: bool) -> list[EngineEvent]:
-        engine, now, events = Engine(small_profile()), 0.0, list[EngineEvent]()
+        engine, now, events = Engine(profile), 0.0, list[EngineEvent]()
         for gap, request, leaves in arrivals:
             if pieces:
                 for at in sorted(now + random.random() * gap for _ in range(random.randrange(9))):
@@ -204,9 +220,9 @@ def test_looking_more_often_changes_nothing(arrivals: list[tuple[float, EngineRe
 
 
 @settings(max_examples=80, deadline=None)
-@given(arrivals=st.lists(st.tuples(st.floats(0, 0.3), requests()), max_size=14))
-def test_the_next_event_is_never_passed(arrivals: list[tuple[float, EngineRequest]]) -> None:
-    engine, now = Engine(small_profile()), 0.0
+@given(arrivals=st.lists(st.tuples(st.floats(0, 0.3), requests()), max_size=14), ahead=st.booleans())
+def test_the_next_event_is_never_passed(arrivals: list[tuple[float, EngineRequest]], ahead: bool) -> None:
+    engine, now = Engine(small_profile(async_scheduling=ahead)), 0.0
     for gap, request in [*arrivals, (1e6, None)]:
         while (due := engine.next_event()) <= now + gap:
             assert due >= now

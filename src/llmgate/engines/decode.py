@@ -136,8 +136,8 @@ class DecodeBatch:
         return done
 
     def filled(self) -> list[tuple[int, Sequence, int]]:
-        """(step, sequence, chain id) for blocks of their own that sequences have filled with answer since the last call; to be
-        asked before `finished`."""
+        """(step, sequence, chain id) for blocks that sequences have filled with answer since the last call; to be asked
+        before `finished`."""
         done = []
         while self._filling and self._filling[0][0] <= self.steps:
             step, _, sequence = heapq.heappop(self._filling)

@@ -6,8 +6,11 @@ tokens, the number of running sequences and the memory allow; a request is admit
 decoding needs a block and none is free, the request that arrived last (or has the lowest priority) gives up its blocks
 and waits again at its place in the queue; nobody is admitted in such a step.
 
+With asynchronous scheduling a step is composed while the one before it runs: what arrives in that time, and room that
+is made in it, has to wait for one step more, unless nothing else is to be done.
+
 What a step costs says EngineProfile. Steps follow each other without a gap while there is work. A step that begins at
-`t` has in it what was submitted by `t`.
+`t` has in it what was submitted by `t`, or with asynchronous scheduling by the beginning of the step before it.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ class Engine:
         self._queue: list[tuple[int, int, Sequence]] = []
         self._waiting = 0
         self._held_up = False  # the head of the queue has no room until something ends
+        self._steps = 0  # that have ended
+        self._room_from = 0  # how many of them must have ended before room that was made is used
         self._time = -math.inf  # when the last step ended
         self._end: float | None = None  # of the step that runs
         self._computing: list[Sequence] = []  # those whose prompts that step goes on with
@@ -72,6 +77,8 @@ class Engine:
             return
         if not self._open:
             self._time = max(self._time, now)
+        elif self.profile.async_scheduling:
+            sequence.ready = self._steps + (1 if self._end is None else 2)
         self._open[request] = sequence
         self._enqueue(sequence)
 
@@ -112,18 +119,20 @@ class Engine:
             return self._events[0].at
         if not self._open:
             return math.inf
-        if self._end is None and (self._prefilling or self._may_admit()):
-            return max(self._time + self.profile.step_s, math.nextafter(self._time, math.inf))
-        if self._end is not None and (self._prefilling or self._aborted or self._may_admit()):
+        admits_in = self._admits_in()
+        if self._end is not None and (self._prefilling or self._aborted or admits_in <= 1):
             return self._end
+        if self._end is None and (self._prefilling or not admits_in):
+            return max(self._time + self.profile.step_s, math.nextafter(self._time, math.inf))
         batch = self._batch
         paid = 0 if self._end is None else 1  # the running step has its blocks
         wanted = batch.next_finish() - batch.steps
         if paid and wanted == 1:
             return batch.end_of(batch.steps + 1)
-        steps = batch.steps_with(self._pool.free + (batch.blocks_for(1) if paid else 0), wanted)
+        within = int(min(wanted, admits_in))
+        steps = batch.steps_with(self._pool.free + (batch.blocks_for(1) if paid else 0), within)
         bound = batch.end_of(batch.steps + steps)
-        return bound if steps == wanted else math.nextafter(bound, math.inf)  # somebody is preempted then
+        return bound if steps == wanted else math.nextafter(bound, math.inf)  # somebody is preempted or admitted then
 
     def generated(self, request: EngineRequest) -> int:
         """Answer tokens that it has produced by the last step that `advance` ran; 0 before the first, and for a request
@@ -175,18 +184,24 @@ class Engine:
                 self._end_step()
             elif self._time >= now:
                 return
-            elif self._prefilling or self._may_admit():
+            elif self._prefilling or self._admits_in() == 0:
                 self._begin_step()
             else:
                 self._decode(now)
 
-    def _may_admit(self) -> bool:
-        return bool(self._waiting) and not self._held_up and len(self._running) < self._max_running
+    def _admits_in(self) -> float:
+        """In how many steps the head of the queue can be admitted, if only decoding is done until then; inf if not
+        before something ends."""
+        if not self._waiting or self._held_up or len(self._running) >= self._max_running:
+            return math.inf
+        if not self._running or not self.profile.async_scheduling:
+            return 0
+        return max(self._head().ready - self._steps, self._room_from - self._steps, 0)
 
     def _decode(self, now: float) -> None:
         """Nothing but decoding is due: all steps that end by `now` at once, then begin one that does not."""
         batch, pool = self._batch, self._pool
-        steps = batch.steps_with(pool.free, batch.next_finish() - batch.steps)
+        steps = batch.steps_with(pool.free, int(min(batch.next_finish() - batch.steps, self._admits_in())))
         if not steps:
             self._begin_step()
             return
@@ -196,6 +211,7 @@ class Engine:
         pool.take(batch.blocks_for(max(steps, 1)))
         self._note_cache(self._time)
         if steps:
+            self._steps += steps
             self._decoded(steps, batch.end_of(batch.steps + steps))
         else:
             self._end = batch.end_of(batch.steps + 1)
@@ -215,7 +231,10 @@ class Engine:
             self._name_blocks(sequence)
             self._computing.append(sequence)
         batch.begin(self._time)
-        self._end = batch.end_of(batch.steps + 1) + profile.prefill_token_s * tokens + profile.prefill_pair_s * pairs
+        self._end = batch.end_of(batch.steps + 1)
+        if tokens:
+            self._end += profile.prefill_step_s + profile.prefill_kv_token_s * batch.read
+            self._end += profile.prefill_token_s * tokens + profile.prefill_pair_s * pairs
         self._note_cache(self._time)
 
     def _chunks(self, budget: int, preempted: bool) -> Iterator[tuple[Sequence, int]]:
@@ -232,7 +251,7 @@ class Engine:
             self._pool.take(blocks)
             budget -= chunk
             yield sequence, chunk
-        while budget and not preempted and self._may_admit():
+        while budget and not preempted and self._admits_in() == 0:
             admitted = self._admit()
             if admitted is None:
                 return
@@ -269,6 +288,7 @@ class Engine:
     def _end_step(self) -> None:
         end, self._end = self._end, None
         assert end is not None
+        self._steps += 1
         computed, self._computing = self._computing, []
         size = self._batch.size
         self._decoded(1 if size else 0, end)
@@ -365,6 +385,8 @@ class Engine:
 
     def _release(self, sequence: Sequence) -> None:
         """Give up its place and its blocks."""
+        if self._held_up or len(self._running) >= self._max_running:
+            self._room_from = self._steps + 1
         del self._running[sequence]
         self._prefilling.pop(sequence, None)
         nameless = self._blocks(sequence.computed) - len(sequence.held) * sequence.cost

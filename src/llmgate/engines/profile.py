@@ -12,7 +12,10 @@ class EngineProfile:
     One step of the engine computes `p` prompt tokens (whose queries meet `q` pairs of query and earlier token) and one
     token for each of `n` decoding sequences, which read `k` tokens of KV cache in all; it takes
 
-        step_s + sequence_s * n + kv_token_s * k + prefill_token_s * p + prefill_pair_s * q   seconds.
+        step_s + sequence_s * n + kv_token_s * k + prefill_token_s * p + prefill_pair_s * q   seconds,
+
+    and, if p is not 0, `prefill_step_s + prefill_kv_token_s * k` more: such steps run without the graphs and the
+    attention kernels that are made for decoding.
     """
 
     name: str  # h100:llama-3.1-8b, 4xh100:llama-3.1-70b
@@ -30,3 +33,6 @@ class EngineProfile:
     max_running: int = 256  # sequences at once
     max_model_len: int = 131_072  # prompt and answer together
     startup_s: float = 120.0  # from start to ready, loading the weights
+    async_scheduling: bool = False  # a step is composed while the one before it runs: vLLM's default since 0.14
+    prefill_step_s: float = 0.0  # what a step that computes a prompt takes longer for that
+    prefill_kv_token_s: float = 0.0  # what a token of KV cache read while decoding takes longer in such a step

@@ -21,19 +21,21 @@ FLOPS_EFFICIENCY = 0.6
 
 ATTENTION_EFFICIENCY = 0.4
 """The same in attention of long prompts. FlashAttention-2 reaches 0.5 to 0.7 on an A100 and less on GPUs after it (its
-papers, arXiv 2307.08691 and 2407.08608)."""
+papers, arXiv 2307.08691 and 2407.08608). An assumption within what those say."""
 
 STEP_OVERHEAD = 1.5e-3
-"""s of scheduling, launching and sampling a step: vLLM V1 with CUDA graphs."""
+"""s of launching and sampling a step with CUDA graphs and asynchronous scheduling. An assumption: with it, decoding on
+the RTX PRO 6000 of docs/engine-model.md starts from 12.0 ms a step, and 11.8 ms were measured."""
 
 SEQUENCE_OVERHEAD = 15e-6
-"""s for each decoding sequence in a step: sampling, and the host's work for a token."""
+"""s for each decoding sequence in a step, beside the products with the weights: sampling, the host's work for a token.
+An assumption, of the size of what was measured there."""
 
 ALL_REDUCE_LATENCY = 10e-6
 """s of one all-reduce of few bytes: aiconfigurator's p2p_latency."""
 
-MEMORY_UTILIZATION = 0.9
-"""Of the memory, that an engine takes: vLLM's default."""
+MEMORY_UTILIZATION = 0.92
+"""Of the memory, that an engine takes: the default of vLLM 0.32."""
 
 OTHER_MEMORY = 3.5 * GIB
 """Of each GPU, for activations, graphs and the driver: aiconfigurator's other_mem."""
@@ -79,6 +81,7 @@ def profile_of(gpu: Gpu, model: Model, gpus: int = 1) -> EngineProfile:
         max_batch_tokens=budget,
         max_running=running,
         max_model_len=min(model.max_len, kv_tokens),
+        async_scheduling=True,
         startup_s=STARTUP_S + weights / LOAD_BANDWIDTH,
     )
 

@@ -28,6 +28,7 @@ class Sequence:
     target: (
         int  # tokens to be computed before the next one can be sampled: the prompt, and after a preemption the answer
     )
+    ready: int = 0  # how many steps the engine must have run to admit it, if it is busy
     state: State = State.WAITING
     cached: int | None = None  # prompt tokens found in the cache when it was first scheduled
     computed: int = 0  # tokens whose keys and values are in the cache; while it decodes, as of joining
