@@ -8,7 +8,8 @@ from tests.sim.make import fleet, request, workload
 
 def engines(*requests: object, count: int = 2, **profile: object) -> list[int]:
     load = workload(*requests)  # type: ignore[arg-type]
-    return simulate(load, fleet(count, **profile), "oracle").outcome.requests.engine.tolist()
+    chosen: list[int] = simulate(load, fleet(count, **profile), "oracle").outcome.requests.engine.tolist()
+    return chosen
 
 
 def test_it_goes_where_the_prompt_is_cached_though_nobody_told_the_gateway() -> None:

@@ -43,7 +43,7 @@ def names(plot: Axes, rows: Sequence[str]) -> None:
     """Rows from above, each by its name in the colour of the text."""
     plot.set_yticks(range(len(rows)), rows)
     plot.tick_params(axis="y", length=0, labelcolor=plot.title.get_color())
-    plot.set_ylim(len(rows) - 0.5, -0.5)
+    plot.set_ylim(max(1, len(rows)) - 0.5, -0.5)
 
 
 def legend(canvas: Canvas, plot: Axes, *, columns: int | None = None) -> None:

@@ -107,7 +107,8 @@ def bars(
             plot.barh(place, value, height=0.66, color=looks.colour(row, theme), alpha=0.85)
             low, high = whiskers.get(row, (value, value))
             if row in whiskers:
-                plot.plot([low, high], [place, place], color=theme.ink, linewidth=1.3, marker="|", markersize=8)
+                for colour, width in ((theme.card, 3.5), (theme.ink, 1.3)):  # an edge, for bars that are of ink too
+                    plot.plot([low, high], [place, place], color=colour, linewidth=width, marker="|", markersize=8)
             plot.annotate(
                 form(value), (max(value, high), place), (6, 0), textcoords="offset points", va="center", fontsize=10
             )
@@ -149,7 +150,7 @@ def engines_over_time(
     """A panel each of `rows` (name → engine → series), all on one scale: every engine a thin line, their mean a thick
     one. What is close together is balanced."""
     columns = min(3, max(1, len(rows)))
-    height = -(-len(rows) // columns)
+    height = max(1, -(-len(rows) // columns))
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         panels = list(canvas.subplots(height, columns, sharex=True, sharey=True, squeeze=False).flat)

@@ -10,6 +10,10 @@ from llmgate.core.retry import RetryPolicy
 SLOW_START = 30.0
 """Seconds: the default of `health.slow_start` in the gateway's configuration."""
 
+SCRAPE_LATENCY = 0.02
+"""Seconds: how old a reading is when it can first be used. The engine renders its page, the gateway fetches and parses
+it: an assumption, and small against the period."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -18,15 +22,12 @@ class Settings:
     `estimate_error` is the standard deviation of the logarithm of estimated over true prompt tokens. 0.05 gives an
     error of 3.4 % at the median and 8.6 % at the 90th percentile: what docs/token-estimates.md measured of estimators
     that have learnt from some answers (2.5 to 6.4 % and 6 to 15 %). 0 is an exact tokenizer.
-
-    `scrape_latency` is how old a reading is when it can first be used: the engine renders its page, the gateway fetches
-    and parses it. An assumption, and small against the period.
     """
 
     seed: int = 0
     estimate_error: float = 0.05
     scrape_period: float = 1.0
-    scrape_latency: float = 0.02
+    scrape_latency: float = SCRAPE_LATENCY
     probe_period: float = 5.0
     probe_period_while_not_up: float = 1.0
     first_byte_timeout: float = 300.0

@@ -174,6 +174,8 @@ class Simulation:
 
     def _reclaim(self, host: Host, now: float) -> None:
         """The notice is over: the instance goes, with what is still open, and the gateway is told to forget it."""
+        if host.left:
+            return  # it was given notice twice
         self._shell.lose(host, now, serves_from=math.inf)
         host.left = True
         self._scheduler.remove(host.endpoint.name)

@@ -103,4 +103,5 @@ def idle_prefills(workload: Workload, fleet: Sequence[EngineSpec]) -> Floats:
 def _idle_prefill(profile: EngineProfile, prompt_tokens: Floats) -> Floats:
     steps = np.ceil(prompt_tokens / profile.max_batch_tokens)
     pairs = prompt_tokens * (prompt_tokens + 1.0) / 2.0
-    return steps * profile.step_s + prompt_tokens * profile.prefill_token_s + pairs * profile.prefill_pair_s
+    per_step = profile.step_s + profile.prefill_step_s
+    return steps * per_step + prompt_tokens * profile.prefill_token_s + pairs * profile.prefill_pair_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,6 +38,13 @@ class PolicyResult:
         if figure == "capacity":
             return [capacity.rate_scale for capacity in self.capacities]
         return [run.summary.figures()[figure] for run in self.runs]
+
+    def failures(self) -> dict[str, int]:
+        """Reason → requests, of all seeds together."""
+        counted: Counter[str] = Counter()
+        for run in self.runs:
+            counted.update(run.outcome.failures)
+        return dict(counted)
 
     def mean(self, figure: str) -> float:
         """Over seeds."""
@@ -78,11 +86,7 @@ class Study:
         figures = _nested({name: result.mean(name) for name in result.runs[0].summary.figures()})
         for name in ("requests", "failed", "retried", "preemptions"):  # whole numbers, unless seeds differ
             figures[name] = int(figures[name]) if figures[name] == int(figures[name]) else figures[name]
-        failures: dict[str, int] = {}
-        for run in result.runs:
-            for reason, count in run.outcome.failures.items():
-                failures[reason] = failures.get(reason, 0) + count
-        figures["failures"] = failures
+        figures["failures"] = result.failures()
         if result.capacities:
             figures["capacity"] = {
                 "rate_scale": result.mean("capacity"),

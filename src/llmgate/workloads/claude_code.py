@@ -2,7 +2,7 @@
 
 Each request names the blocks of its prompt by what it keeps of the one before it and what it adds, in ids that are the
 session's own. A session's ids are laid out once and its requests look at the beginning of them (`memoryview`, 8 bytes a
-block): all 424 sessions have 56 million blocks in their prompts and 2.4 million ids in memory.
+block): all 424 sessions have 56 million blocks in their prompts and 4.9 million ids (39 MB) in memory.
 """
 
 from __future__ import annotations
@@ -189,20 +189,26 @@ class _Builder:
         """
         ids = array("Q")
         placed: list[tuple[array[int], int]] = []  # (array, blocks of it)
+        shared: dict[int, int] = {}  # the session's own id → the one that stands for it, when it comes again
+        last_shared = -1
         for number, call in enumerate(calls):
             if call.keep < len(ids):
                 ids = ids[: call.keep]
             elif number and (call.prompt or 0) >= (answered := _end(calls[number - 1])):
                 placed[-1] = (ids, answered // size)
             for start, count in call.add:
-                ids.extend(range(base + start, base + start + count))
+                run = range(base + start, base + start + count)
+                ids.extend((shared.get(block, block) for block in run) if run.start <= last_shared else run)
             if not number and self.shared_system:
-                self._share(ids, agent, size)
+                shared = self._share(ids, agent, size)
+                last_shared = max(shared, default=-1)
             placed.append((ids, len(ids)))
         return (memoryview(ids)[:blocks] for ids, blocks in placed)
 
-    def _share(self, ids: array[int], agent: _Session | _Call, size: int) -> None:
-        """Give the tool definitions and the system prompt at the start of `ids` the chain ids of equal ones."""
+    def _share(self, ids: array[int], agent: _Session | _Call, size: int) -> dict[int, int]:
+        """Give the tool definitions and the system prompt at the start of `ids` the chain ids of equal ones. Returns
+        old id → new id."""
+        own = ids[:]
         tools = min(len(ids), agent.tool_tokens // size)
         both = min(len(ids), (agent.tool_tokens + agent.system_tokens) // size)
         for key, start, end in (
@@ -212,6 +218,7 @@ class _Builder:
             if key not in self._shared:
                 self._shared[key] = self._take(end - start)
             ids[start:end] = array("Q", range(self._shared[key], self._shared[key] + end - start))
+        return dict(zip(own[:both], ids, strict=False))
 
     def _take(self, count: int) -> int:
         """The first of `count` chain ids that are no one else's."""
