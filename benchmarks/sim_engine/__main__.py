@@ -2,10 +2,10 @@
 
     python -m benchmarks.sim_engine [--engines 8] [--rate 50] [--speed 10] [--seconds 30] [--realtime]
 
-Starts `llmgate sim-engine` as processes that are all pinned to the machine's last core, and sends streamed chats of mixed
-lengths, open loop, from the other cores. Each answer carries the model's own times (`x-sim-times`); those measured at the
-client, times the speed, are set against them. Lengths are lognormal: prompts with median 1,020 and sigma 0.7, answers
-with median 151 and sigma 0.86, which AzureLLMInferenceTrace_conv has.
+Starts `llmgate sim-engine` as processes that are all pinned to the machine's last core, and sends streamed chats of
+mixed lengths, open loop, from the other cores. Each answer carries the model's own times (`x-sim-times`); those that
+the client measured, times the speed, are set against them. Lengths are lognormal: prompts with median 1,020 and sigma
+0.7, answers with median 151 and sigma 0.86, as those of AzureLLMInferenceTrace_conv.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def start(given: argparse.Namespace, core: int) -> subprocess.Popen[str]:
         [*command, "--speed", str(given.speed)],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  (no thread is running yet)
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # no thread is running yet
     )
 
 

@@ -31,6 +31,8 @@ class Client(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._done: asyncio.Future[Sample] | None = None
+        self._received = bytearray()
+        self._sent = self._first = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -51,7 +53,8 @@ class Client(asyncio.Protocol):
     async def send(self, request: bytes) -> Sample:
         self._received = bytearray()
         self._first = 0.0
-        self._done = done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self._done = done
         self._sent = time.monotonic()
         self.transport.write(request)
         return await done

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import httpx2
@@ -46,7 +47,7 @@ HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 
 def settings(**changes: Any) -> Settings:
     """An engine a thousand times as fast as its profile says, unless told otherwise."""
-    return Settings(**({"profile": PROFILE, "model": "m", "speed": 1000.0} | changes))
+    return replace(Settings(PROFILE, "m", speed=1000.0), **changes)
 
 
 class Sim:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.sim.http_engine.sims import ByHand, Wire, events
+from tests.sim.http_engine.sims import PROFILE, ByHand, Wire, events
 
 PROMPT: dict[str, Any] = {"prompt": [1] * 30, "max_tokens": 4, "ignore_eos": True}
 FIRST = 0.040  # s: a step with 30 prompt tokens
@@ -161,3 +162,13 @@ def test_lower_priorities_go_first_where_the_queue_is_by_priority() -> None:
     while not (early.tokens or late.tokens):
         sim.run(0.01)
     assert (early.tokens > 0, late.tokens) == (True, 0)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_that_can_never_fit_ends_with_an_error(streamed: bool) -> None:
+    sim = ByHand(profile=replace(PROFILE, kv_tokens=64))  # less than max_model_len: `fitted` would not let this be
+    _, wire = sim.send(PROMPT | {"stream": streamed, "max_tokens": 100}, chat=False)
+    sim.run(1.0)
+    assert b'"type":"InternalServerError"' in wire.body
+    assert wire.body.startswith(b"data: ") is streamed
+    assert sim.service.open_requests == 0

@@ -54,7 +54,7 @@ def decode(raw: bytes, kind: type[_T]) -> _T:
         problem, _, where = str(error).partition(" - at `$")
         field = re.sub(r"^\.|`$", "", where)
         raise not_as_described(problem, f"body.{field}" if field else "body") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise not_as_described("JSON decode error", "body") from None
 
 

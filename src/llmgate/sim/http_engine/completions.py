@@ -65,7 +65,7 @@ class Completions:
 
     def _answer(self, body: Body, prompt: TokenIds, limit: int) -> tuple[TokenIds, list[bytes], str]:
         """Ids of prompt and answer, the answer's pieces, why it ends."""
-        seed = xxh3_64_intdigest(prompt.tobytes(), self._settings.seed ^ (body.seed or 0) & 0xFFFF_FFFF_FFFF_FFFF)
+        seed = xxh3_64_intdigest(prompt.tobytes(), (self._settings.seed ^ (body.seed or 0)) & 0xFFFF_FFFF_FFFF_FFFF)
         wanted = limit if body.ignore_eos else max(self._settings.lengths.draw(seed), body.min_tokens, 1)
         if wanted >= limit:
             answer, pieces, reason = self._filler.ids(seed, limit), self._filler.pieces(seed, limit), "length"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmgate.engines.request import EngineRequest
-from llmgate.sim.http_engine.answer import Named, Stream, usage, whole
+from llmgate.sim.http_engine.answer import DONE, Named, Stream, usage, whole
+from llmgate.sim.http_engine.errors import Refused
 from llmgate.sim.http_engine.http import Exchange
 from llmgate.sim.http_engine.tokenizer import TokenIds
 
@@ -78,6 +79,13 @@ class Job:
             last = self.pieces[-1] if whole_answer else b""
             before = b"" if self.started else self.stream.first()
             self.exchange.end(before + self.stream.finish(last, tokens, reason, counted))
+
+    def fail(self, refused: Refused) -> None:
+        """It cannot be served after all; the head of a stream is out already."""
+        if self.stream is None:
+            self.exchange.respond(refused.status, refused.body)
+        else:
+            self.exchange.end(b"data: %b\n\n" % refused.body + DONE)
 
     def _usage(self, at: float, tokens: int) -> dict[str, Any]:
         counted = usage(self.request.prompt_tokens, tokens)

@@ -116,9 +116,10 @@ class SimEngine:
     def set_faults(self, faults: Faults) -> None:
         if faults.crash:
             self._die()
-        if self._crash is not None:
-            self._crash.cancel()
-        self._crash = None if faults.crash_at_s is None else self._loop.call_later(faults.crash_at_s, self._die)
+        if faults.crash_at_s != self._faults.crash_at_s:
+            if self._crash is not None:
+                self._crash.cancel()
+            self._crash = None if faults.crash_at_s is None else self._loop.call_later(faults.crash_at_s, self._die)
         if faults.slowdown != self._faults.slowdown:
             self.service.set_slowdown(faults.slowdown)
         self._faults = faults

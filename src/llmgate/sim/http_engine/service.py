@@ -84,6 +84,7 @@ class EngineService:
             if job.request in self._jobs:  # it had not ended in the meantime
                 self.engine.abort(job.request, self._now)
                 self._close(job)
+                self._let_go()
                 self._arm()
 
     @property
@@ -198,8 +199,7 @@ class EngineService:
             job.finish(event.at, job.request.output_tokens, job.reason)
         else:
             self._close(job)
-            refused = failed()
-            job.exchange.respond(refused.status, refused.body)
+            job.fail(failed())
 
     def _count(self, job: Job, tokens: int, at: float) -> None:
         """Tokens after the first: how far they lie apart is known on average since the last look."""

@@ -1,9 +1,9 @@
 """Token ids of prompts, and answers made of whole tokens.
 
 The built-in rule costs microseconds: a token is four bytes of UTF-8, and its id is those bytes, so that it can be
-undone and needs no vocabulary. English text has 4 to 4.5 bytes a token in the usual vocabularies, code 3 to 3.5, and
-Chinese about 4. Each message is cut by itself, so that an answer that comes back in the next turn has the tokens that
-it was made of.
+undone and needs no vocabulary. Against SmolLM2's tokenizer it counts 0.95 of the tokens of English text, 0.8 of
+agents' logs and 0.4 of Chinese (tests/data/prompts). Each message is cut by itself, so that an answer that comes back
+in the next turn has the tokens that it was made of.
 """
 
 from __future__ import annotations
