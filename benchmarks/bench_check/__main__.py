@@ -67,7 +67,7 @@ def medians(rounds: tuple[Figures, ...]) -> Figures:
 
 
 def show(load: Closed, theirs: Figures, ours: Figures) -> None:
-    title = f"{load.concurrency} in flight, {load.requests} requests of {load.output_tokens} output tokens"
+    title = f"{load.concurrency} in flight, {load.requests} requests of about {load.output_tokens} output tokens"
     table = Table("mean", *(Column(name, justify="right") for name in ("guidellm", "llmgate", "apart")), title=title)
     for name in FIGURES:
         apart = ours[name] / theirs[name] - 1

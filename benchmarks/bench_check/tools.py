@@ -13,7 +13,15 @@ from benchmarks.overhead.peers import environment
 from llmgate.tokens import EMBEDDED, find_tokenizer
 
 GUIDELLM = "guidellm==0.8.1"
-FIGURES = ("TTFT ms", "time per output token ms", "E2E ms", "requests/s", "output tokens/s", "prompt tokens")
+FIGURES = (
+    "TTFT ms",
+    "time per output token ms",
+    "E2E ms",
+    "requests/s",
+    "output tokens/s",
+    "prompt tokens",
+    "output tokens",
+)
 
 Figures = dict[str, float]
 
@@ -27,13 +35,19 @@ class Closed:
     concurrency: int
     requests: int
     prompt_tokens: int
-    output_tokens: int
+    output_tokens: int  # mean; between half and one and a half of it
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Lengths differ, or an engine's slots would keep step and who starts when would decide the TTFT."""
+        return self.output_tokens // 2, self.output_tokens + self.output_tokens // 2
 
 
 def guidellm(load: Closed, home: Path) -> Figures:
     """Means of the requests that succeeded. Its ITL is the mean gap between tokens, its TPOT divides the whole time."""
     output = home / "guidellm.json"
-    tokens = f"prompt_tokens={load.prompt_tokens},output_tokens={load.output_tokens}"
+    low, high = load.outputs
+    outputs = f"output_tokens={load.output_tokens},output_tokens_min={low},output_tokens_max={high}"
     _run(
         [
             *(str(environment(home, GUIDELLM) / "guidellm"), "run", "--disable-console"),
@@ -41,7 +55,12 @@ def guidellm(load: Closed, home: Path) -> Figures:
             *("--profile", f"kind=concurrent,streams={load.concurrency}"),
             *("--constraint", f"kind=max_requests,count={load.requests}"),
             *("--tokenizer", f"kind=hf_auto,model={find_tokenizer(EMBEDDED)}"),
-            *("--data", f"kind=synthetic_text,{tokens}", "--output", f"kind=json,path={output}"),
+            *(
+                "--data",
+                f"kind=synthetic_text,prompt_tokens={load.prompt_tokens},{outputs}",
+                "--output",
+                f"kind=json,path={output}",
+            ),
         ],
     )
     metrics = json.loads(output.read_text())["benchmarks"][0]["metrics"]
@@ -59,17 +78,20 @@ def guidellm(load: Closed, home: Path) -> Figures:
         "requests/s": mean("requests_per_second"),
         "output tokens/s": mean("output_tokens_per_second"),
         "prompt tokens": mean("prompt_token_count"),
+        "output tokens": mean("output_token_count"),
     }
 
 
 def llmgate(load: Closed, home: Path) -> Figures:
     """Means of the requests that succeeded."""
     output = home / "llmgate.json"
+    low, high = load.outputs
+    lengths = f"prompt_min={load.prompt_tokens},prompt_max={load.prompt_tokens},output_min={low},output_max={high}"
     _run(
         [
             *(sys.executable, "-m", "llmgate", "bench", load.url, "--model", load.model, "--json", str(output)),
             *("--concurrency", str(load.concurrency), "--requests", str(load.requests)),
-            *("--prompt-tokens", str(load.prompt_tokens), "--max-tokens", str(load.output_tokens)),
+            *("--workload", f"uniform:{lengths}"),
         ],
     )
     result = json.loads(output.read_text())
@@ -82,6 +104,7 @@ def llmgate(load: Closed, home: Path) -> Figures:
         "requests/s": result["throughput"]["requests_per_s"],
         "output tokens/s": result["throughput"]["output_tokens_per_s"],
         "prompt tokens": result["tokens"]["prompt"] / result["succeeded"],
+        "output tokens": result["tokens"]["output"] / result["succeeded"],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import itertools
 import json
 import signal
@@ -105,12 +106,12 @@ async def test_prompts_come_out_as_long_as_asked_for_by_the_engines_own_count() 
 
 
 async def test_a_request_asks_for_as_much_as_the_workload_says() -> None:
-    requests = [TraceRequest(0.0, 40, 9, session="s-1", priority=2), TraceRequest(0.0, 40, 5, model="n")]
+    requests = [TraceRequest(0.0, 40, 9, session="s 1\n", priority=2), TraceRequest(0.0, 40, 5, model="n")]
     async with FakeEngine(counting(), models=["m", "n"]) as engine:
         await run(engine.url, workload=Workload("two", requests), model="m", concurrency=1)
     first, second = engine.asked[PRELUDE:]
     assert (asked(first)["max_tokens"], asked(first)["priority"], asked(first)["model"]) == (9, 2, "m")
-    assert first.header("x-session-id") == b"s-1"
+    assert first.header("x-session-id") == b"s%201%0A"
     assert asked(second)["model"] == "n"
     assert second.header("x-session-id") is None
 
@@ -320,6 +321,19 @@ async def test_a_url_that_is_none_is_refused_with_an_example(url: str) -> None:
 
 async def test_nobody_listening_is_told_of() -> None:
     with pytest.raises(BenchError, match="does not answer: cannot connect"):
+        await run("http://127.0.0.1:1")
+
+
+async def test_without_the_library_the_extra_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *arguments: Any) -> Any:
+        if name.startswith("hdrh"):
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(BenchError, match=r"llmgate-lb\[sim\]"):
         await run("http://127.0.0.1:1")
 
 

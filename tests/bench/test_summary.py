@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,19 +151,6 @@ def test_a_stored_distribution_gives_its_quantiles_back() -> None:
     found = {share: seconds for seconds, share in quantiles(encoded)}
     assert found[0.5] == pytest.approx(0.5, rel=2e-3)
     assert found[1.0] == pytest.approx(1.0, rel=2e-3)
-
-
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *arguments: Any) -> Any:
-        if name.startswith("hdrh"):
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(BenchError, match=r"llmgate-lb\[sim\]"):
-        Distribution([1.0])
 
 
 # Files -----------------------------------------------------------------------------------------------------------

@@ -44,7 +44,16 @@ async def test_the_result_is_a_table_and_a_file(tmp_path: Path) -> None:
 async def test_json_on_standard_output_is_alone_there() -> None:
     async with FakeEngine([completion()]) as engine:
         result = await run_on(engine, "--json", "-")
+    assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["succeeded"] == 4
+
+
+async def test_a_file_that_cannot_be_written_costs_no_result(tmp_path: Path) -> None:
+    async with FakeEngine([completion()]) as engine:
+        result = await run_on(engine, "--json", tmp_path / "none" / "a.json")
+    assert result.exit_code == 1
+    assert "4 of 4 succeeded" in result.stdout
+    assert result.stderr.endswith("a.json cannot be written: No such file or directory\n")
 
 
 async def test_the_key_of_the_environment_is_sent_and_never_shown(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import quote
 
 from llmgate.bench.answer import ErrorEvent, Malformed, StreamReader, check_whole, error_message
 from llmgate.bench.record import ABORTED, Record
@@ -48,7 +49,10 @@ class EndpointClient:
         """Send it and fill the record. An error goes into the record; cancelling closes the connection."""
         headers = self._headers
         if session is not None:
-            headers = [*headers, (b"x-session-id", session.encode("ascii", "replace"))]
+            headers = [
+                *headers,
+                (b"x-session-id", quote(session, safe="").encode("ascii")),
+            ]  # a trace's: it may be any text
         record.sent = self._clock()
         try:
             response = await self._client.open(self._target, "POST", path, headers, body, self._timeouts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -62,8 +62,9 @@ def quantiles(encoded: str) -> list[tuple[float, float]]:
     return [(histogram.get_value_at_percentile(q) / 1e6, q / 100) for q in QUANTILES]
 
 
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def require_hdrhistogram() -> None:
+    """Raises BenchError unless the library is there: better before a run than after it."""
+    _histogram_class()
 
 
 def _histogram_class() -> Any:

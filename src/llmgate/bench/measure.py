@@ -14,6 +14,7 @@ from typing import Any
 from llmgate.bench.arrivals import arrival_times
 from llmgate.bench.body import CHAT, BodyForm
 from llmgate.bench.client import EndpointClient
+from llmgate.bench.histogram import require_hdrhistogram
 from llmgate.bench.prelude import find_form, find_models, parse_url
 from llmgate.bench.prompts import PromptWriter, Sizing
 from llmgate.bench.record import Record
@@ -81,6 +82,7 @@ class Options:
 
 async def measure(options: Options, display: Display) -> tuple[Result, list[Record]]:
     """Runs the load; SIGINT ends it early, with what was measured so far. Raises BenchError."""
+    require_hdrhistogram()
     target = parse_url(options.url)
     _allow_many_connections()
     clock = RunClock()

@@ -81,7 +81,8 @@ def _cdfs(latencies: Mapping[str, Values]) -> Iterator[reports.Figure]:
     for name, values in latencies.items():
         if any(values.values()):
             looks = reports.Looks(list(values))
-            yield reports.cdf(values, looks, name=name, title=TITLES[name], label=LABELS[name])
+            caption = "Shares are of gaps, not of requests." if name == "itl" else ""
+            yield reports.cdf(values, looks, name=name, title=TITLES[name], label=LABELS[name], caption=caption)
 
 
 def _over_time(result: Result) -> Iterator[reports.Figure]:

@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,7 @@ Examples:
   llmgate bench http://127.0.0.1:8080 --rate 4 --requests 500 --warmup 20 --slo ttft=2,tpot=50ms --json a.json
   llmgate bench http://127.0.0.1:8080 --trace trace.jsonl --rate-scale 2 --report out/
   llmgate bench --compare a.json b.json"""
+STDOUT = "-"
 DEFAULT_REQUESTS, DEFAULT_PROMPT, DEFAULT_OUTPUT = 100, 256, 128
 
 
@@ -121,10 +122,8 @@ def _extra_body(context: click.Context, parameter: click.Parameter, value: str |
     help="Of the prompts' words.  [default: a new one each time, or a run would profit from an earlier one's cache]",
 )
 @click.option("--api-key", envvar="OPENAI_API_KEY", default="", callback=_key, help="Better by OPENAI_API_KEY.")
-@click.option(
-    "--json", "json_file", type=click.File("wb"), metavar="FILE", help="Write the result there (- is stdout)."
-)
-@click.option("--records", type=click.File("wb"), metavar="FILE", help="Write a line of JSON for each request.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the result there (- is stdout).")
+@click.option("--records", metavar="FILE", help="Write a line of JSON for each request.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Write an HTML page with plots there.")
 @click.option(
     "--compare",
@@ -136,8 +135,8 @@ def _extra_body(context: click.Context, parameter: click.Parameter, value: str |
 def bench(
     url: str | None,
     compare: tuple[Path, Path] | None,
-    json_file: BinaryIO | None,
-    records: BinaryIO | None,
+    json_file: str | None,
+    records: str | None,
     report: Path | None,
     **given: Any,
 ) -> None:
@@ -165,16 +164,16 @@ def _reported(function: Any, *arguments: Any) -> None:
         sys.exit(1)
 
 
-def _compare(first: Path, second: Path, json_file: BinaryIO | None, report: Path | None) -> None:
+def _compare(first: Path, second: Path, json_file: str | None, report: Path | None) -> None:
     from llmgate.bench.compare import as_data
     from llmgate.bench.result import encode, read_result
     from llmgate.bench.table import show_comparison
 
     a, b = read_result(first), read_result(second)
-    if json_file is not None:
-        json_file.write(encode(as_data(a, b)))
-    if not _to_stdout(json_file):
+    if json_file != STDOUT:
         show_comparison(a, b, _console())
+    if json_file is not None:
+        _to_file(json_file, encode(as_data(a, b)))
     if report is not None:
         from llmgate.bench.report import write_comparison
 
@@ -182,7 +181,7 @@ def _compare(first: Path, second: Path, json_file: BinaryIO | None, report: Path
 
 
 def _bench(
-    url: str, json_file: BinaryIO | None, records_file: BinaryIO | None, report: Path | None, given: dict[str, Any]
+    url: str, json_file: str | None, records_file: str | None, report: Path | None, given: dict[str, Any]
 ) -> None:
     import uvloop
 
@@ -201,18 +200,16 @@ def _bench(
         raise BenchError(f"every request failed ({kinds}): {example}")
 
 
-def _write(
-    result: Result, records: Sequence[Record], json_file: BinaryIO | None, records_file: BinaryIO | None
-) -> None:
+def _write(result: Result, records: Sequence[Record], json_file: str | None, records_file: str | None) -> None:
     from llmgate.bench.result import encode
     from llmgate.bench.table import show_result
 
-    if records_file is not None:
-        records_file.writelines(json.dumps(record.as_row()).encode() + b"\n" for record in records)
-    if json_file is not None:
-        json_file.write(encode(result))
-    if not _to_stdout(json_file):
+    if STDOUT not in (json_file, records_file):
         show_result(result, _console())
+    if json_file is not None:
+        _to_file(json_file, encode(result))
+    if records_file is not None:
+        _to_file(records_file, b"".join(json.dumps(record.as_row()).encode() + b"\n" for record in records))
 
 
 def _options(url: str, given: dict[str, Any]) -> Options:
@@ -261,8 +258,12 @@ def _workload(given: dict[str, Any]) -> Workload:
     return workload.bounded(found, given["requests"], given["max_tokens"])
 
 
-def _to_stdout(json_file: BinaryIO | None) -> bool:
-    return json_file is not None and json_file.name == "<stdout>"
+def _to_file(name: str, content: bytes) -> None:
+    try:
+        with click.open_file(name, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise BenchError(f"{name} cannot be written: {error.strerror}") from None
 
 
 def _console() -> Any:
