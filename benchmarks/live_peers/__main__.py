@@ -1,15 +1,16 @@
 """Real gateways before the same simulated engines, the same slice of a trace replayed through each:
 
-    python -m benchmarks.live_peers [--requests 600] [--speed 10] [--rate-scale 1] [--rows NAME,…] [--json FILE]
+    python -m benchmarks.live_peers [--requests 600] [--speed 4] [--rate-scale 1] [--rows NAME,…] [--json FILE]
 
 `llmgate sim-engine` processes stand for the engines, `llmgate bench` replays the trace. smg and vllm-router are the
 wheels of PyPI (installed below ~/.cache/llmgate-overhead the first time), nginx is the distribution's. Ports 9000 to
 9002 and 9100 and up must be free. Between two rows the engines come to rest and their prefix caches are emptied.
 
 The engines run `--speed` times as fast as the real ones would, and so does the trace; times in the table are the
-engines' own. What a gateway does on its own clock is not made faster: its overhead counts `--speed` times, and its
-periods and memories are that much longer. llmgate's scrape period and the rates of expected-latency are set to match;
-smg's readings of KV usage (10 s) cannot be.
+engines' own. What a gateway does on its own clock is not made faster: its overhead counts `--speed` times, so that one
+which needs much of a core (`cores` in the table) is slowed by its own work, and its periods and memories are that much
+longer. llmgate's scrape period and the rates of expected-latency are set to match; smg's readings of KV usage (10 s)
+cannot be.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MODEL = "unknown"
 @click.option("--rate-scale", type=float, default=1.0, show_default=True, help="So much faster than recorded.")
 @click.option("--engines", "number", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--profile", default="4xh100:llama-3.1-70b", show_default=True)
-@click.option("--speed", type=float, default=10.0, show_default=True)
+@click.option("--speed", type=float, default=4.0, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, help="Each row so many times.")
 @click.option("--home", type=click.Path(path_type=Path), default=Path.home() / ".cache/llmgate-overhead")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
@@ -87,13 +88,13 @@ def main(
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = [
-        "| gateway | TTFT mean | p50 | p90 | p99 | E2E mean | p50 | p99 | hit rate | busiest / mean | failed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| gateway | TTFT mean | p50 | p90 | p99 | E2E mean | p50 | p99 | hit rate | busiest / mean | cores | failed |",
+        "|---|" + "---:|" * 11,
     ]
     for row in rows:
         ttft = [f"{row.ttft[key]:.2f}" for key in ("mean", "p50", "p90", "p99")]
         e2e = [f"{row.e2e[key]:.1f}" for key in ("mean", "p50", "p99")]
-        rest = [f"{row.hit_ratio:.3f}", f"{row.spread:.2f}", str(row.failed)]
+        rest = [f"{row.hit_ratio:.3f}", f"{row.spread:.2f}", f"{row.cores:.2f}", str(row.failed)]
         lines.append("| " + " | ".join([row.name, *ttft, *e2e, *rest]) + " |")
     return "\n".join(lines)
 

@@ -115,8 +115,8 @@ ROWS: Mapping[str, Callable[[Start], list[str]]] = {
 
 
 @contextmanager
-def gateway(row: str, start: Start) -> Iterator[str]:
-    """Its URL, once it serves. The options of `expected-latency` are its defaults."""
+def gateway(row: str, start: Start) -> Iterator[tuple[str, int]]:
+    """Its URL, once it serves, and its process id. The options of `expected-latency` are its defaults."""
     url = f"http://127.0.0.1:{PORT}"
-    with running(row, ROWS[row](start), url, start.home / "gateway.log"):
-        yield url
+    with running(row, ROWS[row](start), url, start.home / "gateway.log") as process:
+        yield url, process.pid

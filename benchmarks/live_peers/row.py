@@ -13,6 +13,7 @@ import msgspec
 from benchmarks.live_peers.engines import clear, counts
 from benchmarks.live_peers.gateways import Start, gateway
 from benchmarks.live_peers.processes import Refused
+from benchmarks.overhead.measure import cpu_seconds
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -26,15 +27,17 @@ class Row(msgspec.Struct, frozen=True):
     hit_ratio: float  # by the engines' counters
     preemptions: int
     spread: float  # the most requests that an engine had over the mean
+    cores: float  # CPU seconds of the gateway for each second of the replay
     lag_p99: float  # of the load generator, wall seconds
 
 
 def measure(name: str, start: Start, load: Sequence[str]) -> Row:
     """Replay the slice that `load` describes (options of `llmgate bench`) through the gateway. Raises Refused."""
-    with gateway(name, start) as url:
+    with gateway(name, start) as (url, pid):
         clear(start.engines)
-        before = counts(start.engines)
+        before, cpu = counts(start.engines), cpu_seconds(pid)
         result = _bench(url, load, start.home / "bench.json")
+        cpu = cpu_seconds(pid) - cpu
         clear(start.engines)
         after = counts(start.engines).since(before)
     if not result.get("ttft"):
@@ -50,6 +53,7 @@ def measure(name: str, start: Start, load: Sequence[str]) -> Row:
         after.hits / after.queries if after.queries else 0.0,
         round(after.preemptions),
         max(after.requests) * len(after.requests) / served if served else 0.0,
+        cpu / result["duration_s"],
         lag.get("p99", 0.0),
     )
 

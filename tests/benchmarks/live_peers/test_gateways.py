@@ -44,8 +44,8 @@ def test_an_unknown_row_is_refused_with_those_there_are() -> None:
 
 def test_the_table_is_markdown() -> None:
     times = {"mean": 1.234, "p50": 1.0, "p90": 2.0, "p99": 3.0}
-    lines = table([Row("nginx", 10, 1, times, times, 0.25, 0, 1.5, 0.001)]).splitlines()
-    assert lines[2] == "| nginx | 1.23 | 1.00 | 2.00 | 3.00 | 1.2 | 1.0 | 3.0 | 0.250 | 1.50 | 1 |"
+    lines = table([Row("nginx", 10, 1, times, times, 0.25, 0, 1.5, 0.4, 0.001)]).splitlines()
+    assert lines[2] == "| nginx | 1.23 | 1.00 | 2.00 | 3.00 | 1.2 | 1.0 | 3.0 | 0.250 | 1.50 | 0.40 | 1 |"
     assert len({line.count("|") for line in lines}) == 1
 
 
