@@ -31,8 +31,8 @@ def _mooncake(seed: int) -> Workload:
 
 
 def _claude_code(seed: int) -> Workload:
-    """The first 2,000 requests of 80 sessions in a closed loop; the seed draws when the sessions begin."""
-    return first(load(DATA / "claude_code_100_sessions.jsonl.gz", seed=seed, max_model_len=CONTEXT), 2000)
+    """The first 1,200 requests of 80 sessions in a closed loop; the seed draws when the sessions begin."""
+    return first(load(DATA / "claude_code_100_sessions.jsonl.gz", seed=seed, max_model_len=CONTEXT), 1200)
 
 
 def _multi_turn(seed: int) -> Workload:
@@ -40,8 +40,8 @@ def _multi_turn(seed: int) -> Workload:
     return synthetic(
         "multi-turn",
         seed=seed,
-        requests=3000,
-        rate=2.0,
+        requests=1500,
+        rate=0.6,
         turns=3,
         think_s=10.0,
         prompts=8,
