@@ -1,0 +1,91 @@
+"""Figures of many runs as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from llmgate.sim.paired import Difference, difference
+
+Samples = Mapping[str, Sequence[float]]
+"""Figure → its value for each seed."""
+
+COLUMNS = (  # heading, figure, format, factor
+    ("TTFT mean, s", "ttft.mean", ".2f", 1.0),
+    ("p50", "ttft.p50", ".2f", 1.0),
+    ("p99", "ttft.p99", ".1f", 1.0),
+    ("TPOT mean, ms", "tpot.mean", ".1f", 1000.0),
+    ("E2E mean, s", "e2e.mean", ".1f", 1.0),
+    ("hit rate", "prefix_hit_ratio", ".3f", 1.0),
+    ("goodput", "goodput_ratio", ".3f", 1.0),
+    ("imbalance", "imbalance", ".2f", 1.0),
+    ("failed", "failed", ".0f", 1.0),
+)
+COMPARED = ("ttft.mean", "e2e.mean")  # with the baseline, pair by pair
+
+
+def table(rows: Mapping[str, Samples], baseline: str) -> str:
+    """One load of one scene: means over the seeds, and what TTFT and E2E are against the baseline."""
+    headings = ["policy"]
+    for heading, figure, *_ in COLUMNS:
+        headings += [heading, "against " + baseline] if figure in COMPARED else [heading]
+    lines = [headings, ["---"] + ["---:"] * (len(headings) - 1)]
+    for name, samples in rows.items():
+        cells = [name]
+        for _, figure, form, factor in COLUMNS:
+            cells.append(format(fmean(samples[figure]) * factor, form))
+            if figure in COMPARED:
+                cells.append("" if name == baseline else against(samples[figure], rows[baseline][figure]))
+        lines.append(cells)
+    return _markdown(lines)
+
+
+def against(policy: Sequence[float], baseline: Sequence[float]) -> str:
+    """The paired difference as a share of the baseline's mean, with half of its 95 % interval: `-12 ± 3 %`."""
+    each = difference(policy, baseline)
+    whole = fmean(baseline)
+    return f"{_signed(each, whole)} %"
+
+
+def _signed(each: Difference, whole: float) -> str:
+    share, half = 100 * each.mean / whole, 100 * (each.high - each.low) / 2 / whole
+    return (
+        f"{share:+.0f} ± {half:.0f}".replace("-", "−") if half >= 1 else f"{share:+.1f} ± {half:.1f}".replace("-", "−")
+    )
+
+
+def gap_closed(value: float, best_peer: float, oracle: float) -> float | None:
+    """Of the way from the best peer to the oracle: 0 is as good as the peer, 1 as the oracle, below 0 worse than the
+    peer. None where the oracle is no better than the peer."""
+    return (best_peer - value) / (best_peer - oracle) if oracle < best_peer else None
+
+
+def standing(
+    columns: Mapping[str, Mapping[str, Samples]], peers: Iterable[str], oracle: str, figure: str = "ttft.mean"
+) -> str:
+    """Where each row stands between the best peer and the oracle, a column for each scene and load."""
+    peers = list(peers)
+    means = {
+        column: {name: fmean(samples[figure]) for name, samples in rows.items()} for column, rows in columns.items()
+    }
+    best = {column: min(peers, key=rows.__getitem__) for column, rows in means.items()}
+    names = list(next(iter(means.values())))
+    lines = [["policy", *means], ["---"] + ["---:"] * len(means)]
+    lines.append(["*best peer*", *(f"*{best[column]}, {means[column][best[column]]:.2f} s*" for column in means)])
+    lines.append(["*oracle*", *(f"*{rows[oracle]:.2f} s*" for rows in means.values())])
+    for name in names:
+        if name == oracle:
+            continue
+        shares = [gap_closed(rows[name], rows[best[column]], rows[oracle]) for column, rows in means.items()]
+        lines.append([name, *(_percent(share) for share in shares)])
+    return _markdown(lines)
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "–"
+    return "< −1000 %" if share < -10 else f"{100 * share:.0f} %".replace("-", "−")
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
