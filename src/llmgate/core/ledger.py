@@ -16,12 +16,24 @@ OVERRUN_TOKENS = 16
 class Charge:
     """Tokens and one request, booked on one endpoint. It holds the Load itself: it survives the endpoint's removal."""
 
-    __slots__ = ("_decode", "_kv", "_load", "_prefill", "booked_at", "endpoint", "request", "settled", "trial")
+    __slots__ = (
+        "_decode",
+        "_kv",
+        "_load",
+        "_prefill",
+        "booked_at",
+        "endpoint",
+        "prompt_tokens",
+        "request",
+        "settled",
+        "trial",
+    )
 
     def __init__(
         self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float, trial: int
     ) -> None:
         self.request = request
+        self.prompt_tokens = request.prompt_tokens  # the request's may be corrected meanwhile
         self.endpoint = endpoint
         self.booked_at = now
         self.trial = trial
@@ -33,6 +45,7 @@ class Charge:
         load.requests += 1
         load.prefill_tokens += prefill
         load.decode_tokens += decode
+        load.context_tokens += request.prompt_tokens
         self._kv = kv = prefill + decode
         load.kv_tokens += kv
         load.recent_tokens += kv
@@ -83,6 +96,7 @@ class Ledger:
         load.prefill_tokens -= charge._prefill
         load.decode_tokens -= charge._decode
         load.kv_tokens -= charge._kv
+        load.context_tokens -= charge.prompt_tokens
         charge._prefill = charge._decode = 0
         self.open_charges -= 1
         self.causes[cause] += 1

@@ -30,6 +30,14 @@ class Part:
     def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
         """`request` goes to `endpoint`. For policies that remember; the default does nothing."""
 
+    def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        """The first byte of a good answer has come; of one that is not streamed, that is with its last. The default
+        does nothing, and costs nothing: the scheduler calls it only where it is overridden."""
+
+    def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        """`request` is no longer on `endpoint`, whatever became of it: each `booked` has its `ended`, after `finished`
+        if that is called. The default does nothing, and costs nothing."""
+
     def finished(
         self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
     ) -> None:

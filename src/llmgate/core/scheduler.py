@@ -19,6 +19,7 @@ from llmgate.core.ledger import Charge, Ledger
 from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import Holders, PrefixIndex, block_end
 from llmgate.core.protocols import Candidates, Router
+from llmgate.core.residency import Residency
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 
 
@@ -70,6 +71,7 @@ class Scheduler:
         self._random = Random(seed)
         self.router = router
         self._prefixes = PrefixIndex(prefix_capacity)
+        self._residencies: dict[Endpoint, Residency] = {}
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
         self._knowledge: dict[str, ModelKnowledge] = {}
@@ -83,7 +85,9 @@ class Scheduler:
     def router(self, router: Router) -> None:
         router.random = self._random
         self._router = router
-        self._hears_ends = type(router).finished is not Router.finished
+        self._hears_answers = type(router).answered is not Router.answered
+        self._hears_good_ends = type(router).finished is not Router.finished
+        self._hears_ends = type(router).ended is not Router.ended
 
     # What is known before a request is made: its prompt's classes and holders, its model's estimators
 
@@ -149,9 +153,11 @@ class Scheduler:
         endpoint = decision.endpoint
         trial = endpoint.health.begin_request()
         charge = self.ledger.book(request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial)
+        request.cached_tokens = decision.cached_tokens
         try:
             if request.prefix:
                 self._prefixes.record(request.prefix, endpoint.slot)
+                self._uses(endpoint, request, 0)
             self._router.booked(request, endpoint, now)
         except BaseException:  # a third party's router: nobody holds the charge yet
             self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
@@ -163,6 +169,8 @@ class Scheduler:
         if charge.trial:
             charge.endpoint.health.request_ended(Verdict.GOOD, now, trial=charge.trial)
             charge.trial = 0
+        if self._hears_answers and self.pool.get(charge.endpoint.name) is charge.endpoint:
+            self._router.answered(charge.request, charge.endpoint, now)
 
     def settle(
         self,
@@ -186,15 +194,16 @@ class Scheduler:
             charge.endpoint.busy_until = max(charge.endpoint.busy_until, now + busy_for)
             self._busy_until = max(self._busy_until, now + busy_for)
         charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
+        good = verdict is Verdict.GOOD and cause is TerminationCause.COMPLETED
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
-        if (
-            self._hears_ends
-            and verdict is Verdict.GOOD
-            and cause is TerminationCause.COMPLETED
-            and self.pool.get(charge.endpoint.name) is charge.endpoint  # else the router has been told to forget it
-        ):
-            self._router.finished(charge.request, charge.endpoint, usage, now - charge.booked_at, now)
+        if self.pool.get(charge.endpoint.name) is charge.endpoint:  # else all that was known of it is forgotten
+            if good and charge.request.prefix:
+                self._uses(charge.endpoint, charge.request, 0 if usage is None else usage.completion_tokens)
+            if good and self._hears_good_ends:
+                self._router.finished(charge.request, charge.endpoint, usage, now - charge.booked_at, now)
+            if self._hears_ends:
+                self._router.ended(charge.request, charge.endpoint, now)
         return True
 
     def remove(self, name: str) -> Endpoint | None:
@@ -202,6 +211,7 @@ class Scheduler:
         endpoint = self.pool.remove(name)
         if endpoint is not None:
             self._prefixes.forget(endpoint.slot)
+            self._residencies.pop(endpoint, None)
             self._router.removed(endpoint)
         return endpoint
 
@@ -213,7 +223,31 @@ class Scheduler:
             knowledge.output.learn(usage.completion_tokens)
 
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
-        """Prompt tokens that each endpoint is thought to hold in its cache."""
+        """Prompt tokens that each endpoint is thought to hold in its cache: those that it has seen, and where the size
+        of its cache is known, that it has not evicted since."""
+        seen = self._seen_tokens(request, endpoints)
+        residencies = self._residencies
+        if not residencies or not any(seen):
+            return seen
+        held = list(seen)
+        keys, per_byte = request.prefix, request.prompt_tokens / request.prompt_bytes
+        for index, endpoint in enumerate(endpoints):
+            if seen[index] and (residency := residencies.get(endpoint)) is not None:
+                held[index] = residency.held(keys, per_byte)
+        return held
+
+    def _uses(self, endpoint: Endpoint, request: InferenceRequest, answer_tokens: int) -> None:
+        """The endpoint has the request's prompt in its cache, and so much of an answer."""
+        residency = self._residencies.get(endpoint)
+        capacity = None if endpoint.metrics is None else endpoint.metrics.kv_capacity_tokens
+        if capacity and (residency is None or residency.capacity_tokens != capacity):
+            residency = self._residencies[endpoint] = Residency(capacity)
+        if residency is not None:
+            tokens = request.prompt_tokens + answer_tokens
+            residency.use(request.prefix, tokens, request.prompt_tokens / request.prompt_bytes)
+
+    def _seen_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
+        """Prompt tokens that each endpoint has been sent before."""
         holders, request.holders = request.holders, None  # used once: it gets out of date
         if holders is None:
             holders = self._prefixes.holders(request.prefix)

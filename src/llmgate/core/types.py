@@ -93,6 +93,7 @@ class InferenceRequest:
     holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
     session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
+    cached_tokens: int = 0  # that the endpoint it was last booked on was thought to hold of its prompt
 
     @property
     def tokens(self) -> int:
@@ -126,13 +127,14 @@ class Load:
     """What the gateway itself has booked on one endpoint and not yet settled. Only the ledger books and settles.
 
     `kv_tokens` is room in the KV cache: uncached prompts and whole expected answers, taken until the request ends;
-    `prefill_tokens` and `decode_tokens` are work ahead, and shrink as it is done.
+    `context_tokens` are whole prompts, which decoding reads. `prefill_tokens` and `decode_tokens` are work ahead, and
+    shrink as it is done.
 
     `recent_tokens` is all tokens booked lately, each fading with a time constant of RECENT_SECONDS: it tells apart two
     endpoints that are equally idle now but did not do equal work. The pool lets it fade, about once a second.
     """
 
-    __slots__ = ("decode_tokens", "kv_tokens", "prefill_tokens", "recent_tokens", "requests")
+    __slots__ = ("context_tokens", "decode_tokens", "kv_tokens", "prefill_tokens", "recent_tokens", "requests")
 
     RECENT_SECONDS = 60.0
 
@@ -141,6 +143,7 @@ class Load:
         self.prefill_tokens = 0
         self.decode_tokens = 0
         self.kv_tokens = 0
+        self.context_tokens = 0
         self.recent_tokens = 0.0
 
     @property
@@ -193,6 +196,14 @@ class Endpoint:
     def __post_init__(self) -> None:
         self.name = self.spec.name
         self.weight = self.spec.weight
+
+    def kv_in_use(self, now: float) -> float:
+        """Tokens of its KV cache that requests in flight hold: what was booked, or the engine's own reading if that is
+        current, more, and to be had."""
+        metrics, booked = self.metrics, self.load.kv_tokens
+        if metrics is None or metrics.kv_usage is None or metrics.kv_capacity_tokens is None or not metrics.fresh(now):
+            return booked
+        return max(booked, metrics.kv_usage * metrics.kv_capacity_tokens)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.name} {self.health.state.value}{' draining' if self.draining else ''}>"

@@ -3,71 +3,121 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmgate.core.engine_state import EngineState
+from llmgate.core.latency import ATTENTION, CONTEXT, Line, Speed
 from llmgate.core.protocols import Candidates, Router
-from llmgate.core.types import InferenceRequest
-from llmgate.routing.limits import LAST_RESORT, check, saturated
+from llmgate.core.types import Endpoint, InferenceRequest, Usage
+from llmgate.routing.limits import check
 
-LATELY_SECONDS = 10.0
-"""In which the tokens booked lately are taken to have come. They fade more slowly than that (Load.RECENT_SECONDS): so a
-rush counts at once, and a steady stream for more than it is, which does no harm where endpoints are compared."""
+PREFILL_TOKENS_PER_SECOND = 8000.0
+STEP_SECONDS = 0.006
+STEP_SECONDS_PER_SEQUENCE = 0.00035
+"""Of an endpoint of weight 1, before anything was learnt: those of a model of 8 billion parameters on an A100, and of
+the SGLang gateway's mock engine (lightseekorg/smg)."""
 
 
 @dataclass
 class ExpectedLatency(Router):
-    """The least time that the answer is expected to take, in seconds:
+    """The least time that the answer is expected to take, and that it is expected to take from others, in seconds:
 
-        (prompt tokens ahead + uncached tokens of this prompt) / prefill rate
-        + expected output tokens × time of a step of the batch that it would join
+        ttft_weight · TTFT + e2e_weight · (TTFT + output tokens · step)
+        + requests there · (prefill_harm · own prefill + decode_harm · tokens decoded beside them · own part of a step)
+        + occupancy · (own prefill + output tokens · own part of a step)
 
-    at rates for an endpoint of weight 1; one of weight 2 is taken to be twice as fast in all of it. Prompt tokens ahead
-    are those that this gateway has sent and that are not prefilled, or, if that is more, the requests that the engine
-    says are waiting, at `waiting_tokens` each. The batch is this request and the largest of: requests in flight,
-    requests that the engine says are running, and the mean concurrency that the tokens booked lately come to; the last
-    lets a prefix that everybody shares spread before there is a queue.
+    TTFT is the time until the prompts ahead are computed, then this prompt less what the engine holds of it, and, where
+    the KV cache has no room for it, the wait for that. `step` is the time of a decode step of the batch that it joins.
+    The second line is by how much it delays those that are there, the third the time that it takes from whoever comes
+    next. Speeds are learnt for each endpoint (core/latency.py), from priors by its weight.
 
-    An endpoint whose KV cache is, or with this request would be, fuller than `capacity_share` (0..1) comes last.
+    Sources: work ahead and uncached prefill in seconds are Mooncake's and Preble's costs; the delay of those that are
+    there is Preble's too; the room in the KV cache Llumnix's. Weights were tuned in the simulator (docs/benchmarks.md).
     """
 
-    prefill_tokens_per_second: float = 8000.0
-    decode_step_seconds: float = 0.006
-    decode_step_per_request: float = 0.00035
+    ttft_weight: float = 1.0
+    e2e_weight: float = 1.0
+    prefill_harm: float = 0.3
+    decode_harm: float = 0.7
+    occupancy: float = 1.0
     waiting_tokens: float = 1024.0
-    capacity_share: float = 0.85
     tie_margin: float = 0.0
 
     needs_prefix = True
 
     def __post_init__(self) -> None:
-        check("prefill_tokens_per_second", self.prefill_tokens_per_second, above=True, most=1e9)
-        check("decode_step_seconds", self.decode_step_seconds, above=True, most=3600)
-        check("decode_step_per_request", self.decode_step_per_request, most=3600)
+        for name in ("ttft_weight", "e2e_weight", "prefill_harm", "decode_harm", "occupancy"):
+            check(name, getattr(self, name), most=1e6)
         check("waiting_tokens", self.waiting_tokens, most=1e9)
-        check("capacity_share", self.capacity_share, above=True, most=1)
         check("tie_margin", self.tie_margin, most=1)
+        self._engines: dict[Endpoint, EngineState] = {}
+        self._lines: dict[tuple[object, ...], tuple[Line, Line]] = {}  # prefill and step, of engines that are alike
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
-        endpoints, now = candidates.endpoints, candidates.now
+        endpoints, cached, now = candidates
         prompt, output = request.prompt_tokens, request.expected_output_tokens
-        rate, step, slope = self.prefill_tokens_per_second, self.decode_step_seconds, self.decode_step_per_request
+        mine = 1.0 + CONTEXT * (prompt + 0.5 * output)  # of the load of a step
+        whole = self.ttft_weight + self.e2e_weight
         costs = []
-        full = []
-        for index, (endpoint, cached) in enumerate(zip(endpoints, candidates.cached_tokens, strict=True)):
-            load, weight = endpoint.load, endpoint.weight
-            ahead: float = load.prefill_tokens
-            batch: float = load.requests
-            lately = load.recent_tokens / LATELY_SECONDS * step / weight
-            if lately > batch:
-                batch = lately
+        for endpoint, held in zip(endpoints, cached, strict=True):
+            engine = self._engines.get(endpoint) or self._begin(endpoint)
+            load = endpoint.load
+            prefill_fixed, prefill_slope, step_fixed, step_slope = engine.seconds()
+            new = prompt - held if prompt > held else 1
+            own = prefill_slope * new * (1.0 + ATTENTION * (prompt - 0.5 * new))
+            ahead = engine.busy_until - now if engine.busy_until > now else 0.0
+            booked = load.requests
+            # those in flight, or as many as there were at a time lately: a prefix that all share spreads before it queues
+            there = max(booked, load.recent_tokens / load.RECENT_SECONDS * step_fixed)
             metrics = endpoint.metrics
-            if metrics is not None:
-                if metrics.fresh(now):
-                    ahead = max(ahead, (metrics.waiting or 0) * self.waiting_tokens)
-                    batch = max(batch, metrics.running or 0)
-                if saturated(endpoint, self.capacity_share, request, now):
-                    full.append(index)
-            left = ahead + prompt - cached
-            costs.append((left / rate + output * (step + slope * (batch + 1.0))) / weight)
-        if len(full) < len(costs):  # else beside it no difference would count
-            for index in full:
-                costs[index] += LAST_RESORT
+            if metrics is not None and metrics.fresh(now):
+                waiting = metrics.waiting or 0
+                there = max(there, (metrics.running or 0) + waiting)
+                ahead = max(ahead, waiting * self.waiting_tokens * prefill_slope)
+            each = step_slope * mine
+            seconds = step_fixed + step_slope * (there + CONTEXT * load.context_tokens) + each
+            left = load.decode_tokens / booked if booked else 0.0  # tokens of each of those that are there
+            first = prefill_fixed + ahead + own
+            if metrics is not None and (capacity := metrics.kv_capacity_tokens):
+                in_use = endpoint.kv_in_use(now)
+                if in_use + new > capacity:  # half of those there have ended after as many steps as each has left
+                    first += 2.0 * left * seconds * (in_use + new - capacity) / (in_use + 1.0)
+            beside = left if left < output else output
+            cost = (
+                whole * first
+                + self.e2e_weight * output * seconds
+                + booked * (self.prefill_harm * own + self.decode_harm * beside * each)
+                + self.occupancy * (own + output * each)
+            )
+            costs.append(cost * endpoint.spec.weight / endpoint.weight)
         return costs
+
+    def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        (self._engines.get(endpoint) or self._begin(endpoint)).booked(request, now)
+
+    def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        if (engine := self._engines.get(endpoint)) is not None:
+            engine.answered(request, endpoint, now)
+
+    def finished(
+        self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+    ) -> None:
+        if (engine := self._engines.get(endpoint)) is not None:
+            engine.finished(request, endpoint, usage, now)
+
+    def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        if (engine := self._engines.get(endpoint)) is not None:
+            engine.ended(request, now)
+
+    def removed(self, endpoint: Endpoint) -> None:
+        self._engines.pop(endpoint, None)
+
+    def _begin(self, endpoint: Endpoint) -> EngineState:
+        """Engines of one kind of GPU with the same models are alike."""
+        spec = endpoint.spec
+        kind = (spec.gpu, spec.weight, *endpoint.models)
+        lines = self._lines.get(kind)
+        if lines is None:
+            prefill = Line(STEP_SECONDS / spec.weight, 1.0 / (PREFILL_TOKENS_PER_SECOND * spec.weight))
+            step = Line(STEP_SECONDS / spec.weight, STEP_SECONDS_PER_SEQUENCE / spec.weight)
+            lines = self._lines[kind] = prefill, step
+        state = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
+        return state

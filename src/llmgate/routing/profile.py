@@ -33,7 +33,9 @@ class Profile(Router):
         self.needs_prefix = any(part.needs_prefix for part in parts)
         self.needs_session = any(part.needs_session for part in parts)
         self._parts = tuple(parts)
-        self._hearing = tuple(part for part in parts if type(part).finished is not Part.finished)
+        self._hear_answers = tuple(part for part in parts if type(part).answered is not Part.answered)
+        self._hear_good_ends = tuple(part for part in parts if type(part).finished is not Part.finished)
+        self._hear_ends = tuple(part for part in parts if type(part).ended is not Part.ended)
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         kept = list(range(len(candidates.endpoints)))
@@ -66,11 +68,19 @@ class Profile(Router):
         for part in self._parts:
             part.booked(request, endpoint, now)
 
+    def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        for part in self._hear_answers:
+            part.answered(request, endpoint, now)
+
     def finished(
         self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
     ) -> None:
-        for part in self._hearing:
+        for part in self._hear_good_ends:
             part.finished(request, endpoint, usage, seconds, now)
+
+    def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        for part in self._hear_ends:
+            part.ended(request, endpoint, now)
 
     def removed(self, endpoint: Endpoint) -> None:
         for part in self._parts:

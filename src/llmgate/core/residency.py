@@ -1,0 +1,99 @@
+"""What an engine's prefix cache still holds of what was sent to it: aged as the engine ages it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmgate.core.prefix import block_end
+
+TOKENS_PER_KEY = 64
+"""The least that a chain key stands for, about (core/prefix.py)."""
+
+
+class Residency:
+    """Of one engine whose cache evicts what was used least recently, as vLLM's and SGLang's do.
+
+    Each prompt that is sent there is a use: what it shares with earlier ones moves from their uses to its own, and when
+    all uses together are larger than the cache, the oldest are gone. A chain key belongs to the last use of its block.
+    A chain is used from its beginning, so its keys belong to ever older uses, in few runs: where these end is found by
+    halving, and a prompt of hundreds of blocks costs little more than one of ten.
+    """
+
+    __slots__ = ("_cut", "_gone", "_last", "_tokens", "_total", "_use", "capacity_tokens")
+
+    def __init__(self, capacity_tokens: int) -> None:
+        self.capacity_tokens = capacity_tokens
+        self._use: dict[int, int] = {}  # chain key → number of the last use
+        self._tokens: dict[int, float] = {}  # number of a use → tokens that belong to it, the oldest first
+        self._total = 0.0  # of `_tokens`
+        self._last = 0  # number of the latest use
+        self._gone = 0  # uses up to this number are evicted
+        self._cut = 0.0  # tokens of the oldest that is left that are evicted: the end of its chain goes first
+
+    def __len__(self) -> int:
+        return len(self._use)
+
+    def use(self, keys: Sequence[int], tokens: float, tokens_per_byte: float) -> None:
+        """A prompt with the chain `keys` is there, with its answer so far `tokens` long."""
+        owners = self._tokens
+        start, end = 0, len(keys)
+        while start < end and (number := self._use.get(keys[start], 0)) > self._gone:
+            stop = self._run_end(keys, start, number)
+            moved = min((block_end(stop) - block_end(start)) * tokens_per_byte, owners.get(number, 0.0))
+            if moved:
+                owners[number] -= moved
+                self._total -= moved
+            start = stop
+        self._last += 1
+        self._use.update(dict.fromkeys(keys, self._last))
+        owners[self._last] = tokens
+        self._total += tokens
+        if self._total > self.capacity_tokens:
+            self._evict(self._total - self.capacity_tokens)
+
+    def held(self, keys: Sequence[int], tokens_per_byte: float) -> int:
+        """Tokens of the chain's beginning that are still there."""
+        use, gone = self._use, self._gone
+        low, high = -1, len(keys)
+        middle = high - 1  # mostly all or nothing
+        while high - low > 1:
+            if use.get(keys[middle], 0) > gone:
+                low = middle
+            else:
+                high = middle
+            middle = (low + high) // 2
+        tokens = block_end(high) * tokens_per_byte
+        if self._cut and high and use[keys[high - 1]] == gone + 1:
+            tokens -= self._cut
+        return int(tokens) if tokens > 0.0 else 0
+
+    def _run_end(self, keys: Sequence[int], start: int, number: int) -> int:
+        """The index after the last key of the run from `start` that belongs to the same use."""
+        use = self._use
+        low, high = start, len(keys)
+        middle = high - 1
+        while high - low > 1:
+            if use.get(keys[middle], 0) == number:
+                low = middle
+            else:
+                high = middle
+            middle = (low + high) // 2
+        return high
+
+    def _evict(self, excess: float) -> None:
+        owners = self._tokens
+        while excess > 0.0 and owners:
+            number = next(iter(owners))
+            there = owners[number]
+            if there > excess:
+                owners[number] -= excess
+                self._total -= excess
+                self._gone = number - 1
+                self._cut += excess
+                return
+            del owners[number]
+            self._total -= there
+            excess -= there
+            self._gone, self._cut = number, 0.0
+        if len(self._use) > 2 * self.capacity_tokens // TOKENS_PER_KEY + 1024:
+            self._use = {key: number for key, number in self._use.items() if number > self._gone}
