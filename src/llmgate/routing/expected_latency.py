@@ -65,7 +65,7 @@ class ExpectedLatency(Router):
             own = prefill_slope * new * (1.0 + ATTENTION * (prompt - 0.5 * new))
             ahead = engine.busy_until - now if engine.busy_until > now else 0.0
             booked = load.requests
-            # those in flight, or as many as there were at a time lately: a prefix that all share spreads before it queues
+            # in flight, or as many as there were at a time lately: a prefix that all share spreads before it queues
             there = max(booked, load.recent_tokens / load.RECENT_SECONDS * step_fixed)
             metrics = endpoint.metrics
             if metrics is not None and metrics.fresh(now):
