@@ -1,43 +1,43 @@
-"""Chain keys of a prompt's tokens, in the blocks of an engine's KV cache: equal keys mean equal beginnings.
+"""Chain keys of a prompt's blocks of tokens: equal keys mean equal tokens from the beginning on.
 
-The gateway makes them of a request's token ids and of those that engines tell in KV events, so that the two can be
-compared whatever an engine hashes its blocks with.
+The gateway makes them of a prompt's own ids and of those that engines tell of in their KV events; an engine's own hashes
+differ by version and configuration and are never computed anew. The blocks are the engine's: `block_tokens` each.
 """
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Sequence
-from sys import byteorder
 
 from xxhash import xxh3_64_intdigest
 
-BASE_SEED = 0
-"""Seed of chains that belong to no LoRA adapter and have no cache salt. Models need no seeds of their own: an endpoint
-has one cache, and is asked about it only by requests of the model that it serves."""
+TOKEN_BYTES = 4
 
-ID_BYTES = 4
+
+def token_seed(model: str, salt: str = "") -> int:
+    """What the first block of a chain is seeded with, so that chains of different models, LoRA adapters (which are
+    models to clients) and cache salts never meet: engines share no cache between them."""
+    seed = xxh3_64_intdigest(model.encode())
+    return xxh3_64_intdigest(salt.encode(), seed) if salt else seed
 
 
 def block_keys(ids: Sequence[int], block_tokens: int, seed: int) -> list[int]:
-    """Keys of all whole blocks of `block_tokens` ids.
+    """Keys of all whole blocks of `ids`, which are unsigned 32-bit numbers; what is left over has none.
 
-    Each is XXH3-64 of the block's ids as little-endian uint32, seeded with the key before it, the first with `seed`: a
-    parent's key, or what `chain_seed` gives. OverflowError for an id that is no uint32.
+    Each is XXH3-64 of the block's ids as little-endian uint32, seeded with the key before it, the first with `seed`. So
+    a chain goes on from where it ended: `seed` may be the last key of the blocks before. Raises OverflowError for ids
+    that are none.
     """
-    packed = array("I", ids)
-    if byteorder == "big":
-        packed.byteswap()
-    data = memoryview(packed).cast("B")
-    size = block_tokens * ID_BYTES
+    width = block_tokens * TOKEN_BYTES
+    data = _little_endian(ids)
     key = seed
-    return [
-        key := xxh3_64_intdigest(data[start : start + size], key) for start in range(0, len(data) - size + 1, size)
-    ]
+    return [key := xxh3_64_intdigest(data[at : at + width], key) for at in range(0, len(data) - width + 1, width)]
 
 
-def chain_seed(adapter: str = "", salt: str = "") -> int:
-    """Seed of a chain: `adapter` is the public name of a LoRA adapter, `salt` the request's `cache_salt`; empty where
-    there is none."""
-    seed = xxh3_64_intdigest(adapter.encode(), BASE_SEED) if adapter else BASE_SEED
-    return xxh3_64_intdigest(salt.encode("utf-8", "surrogatepass"), seed ^ 1) if salt else seed
+def _little_endian(ids: Sequence[int]) -> bytes:
+    packed = ids if isinstance(ids, array) and ids.typecode == "I" else array("I", ids)
+    if sys.byteorder == "big":
+        packed = packed[:]
+        packed.byteswap()
+    return packed.tobytes()
