@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch
 from llmgate.core.errors import ProtocolViolation
@@ -20,7 +20,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Router
 from llmgate.core.retry import RetryPolicy
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import Endpoint, EndpointSpec
+from llmgate.core.types import Endpoint, EndpointSpec, KvEventSource
 from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
 from llmgate.gateway.asgi import ASGIApp
@@ -32,9 +32,11 @@ from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy, ProxySettings
 from llmgate.gateway.server import Server, Switch, bind
+from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
+from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.tokens import TokenCounter, TokenizerError, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
@@ -86,6 +88,7 @@ class Gateway:
             undo.pop_all()
         self._intake.log_sessions = self.access_log is not None
         self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
+        self.metrics.registry.register(KvEventsCollector(self.pool, self.scheduler.block_index))
         self.data_port: int = data_socket.getsockname()[1]
         self.admin_port: int = admin_socket.getsockname()[1]
         self.client: UpstreamClient = NativeClient()
@@ -97,6 +100,7 @@ class Gateway:
             clock=clock,
             sleep=asyncio.sleep,
             rng=Random(),
+            kv_events=KvEvents(self.scheduler.block_index),
         )
         self._proxy = self._make_proxy()
         self.app = App(
@@ -432,7 +436,13 @@ def _spec(endpoint: EndpointConfig) -> EndpointSpec:
         node=endpoint.node,
         gpus=tuple(endpoint.gpus or ()),
         labels=endpoint.labels,
+        kv_events=_kv_events(endpoint),
     )
+
+
+def _kv_events(endpoint: EndpointConfig) -> KvEventSource | Literal["auto", "off"]:
+    stated = endpoint.kv_events
+    return stated if isinstance(stated, str) else KvEventSource(stated.endpoint, stated.replay, stated.topic)
 
 
 Contexts = dict[bytes, ssl.SSLContext]

@@ -7,12 +7,14 @@ A shell calls, for each request: `admit`; then for each attempt `schedule` and `
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from llmgate.core.beginnings import KnownBeginnings
+from llmgate.core.blocks import BlockIndex
+from llmgate.core.booked import RecentBookings
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
 from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator, byte_classes
 from llmgate.core.ledger import Charge, Ledger
@@ -35,6 +37,7 @@ class Decision:
     candidates: Candidates
     costs: Sequence[float]  # aligned with candidates.endpoints, in the policy's unit, lower is better
     tied: int  # how many candidates shared the lowest cost
+    told: Collection[int] = ()  # slots of those whose own KV events say what they hold; of the others it was learnt
 
     def ranking(self) -> list[Endpoint]:
         """All candidates, the chosen one first, the others by cost."""
@@ -69,6 +72,8 @@ class Scheduler:
         self.decisions: deque[Decision] = deque(maxlen=keep_decisions)
         self._random = Random(seed)
         self.router = router
+        self.block_index = BlockIndex()  # fed by probes
+        self._bookings = RecentBookings()
         self._prefixes = PrefixIndex(prefix_capacity)
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
@@ -96,6 +101,21 @@ class Scheduler:
 
     def expect_output(self, model: str, kind: Kind, max_tokens: int | None) -> int:
         return self.knowledge(model).output.expect(max_tokens) if kind.generates else 0
+
+    def block_tokens(self, model: str) -> int | None:
+        """Tokens of the KV blocks of the endpoints of `model` that tell what they hold, the most common size if they
+        differ; None when none of them does, and chain keys of token blocks are of no use."""
+        live = self.block_index.live_slots
+        if not live:
+            return None
+        sizes = Counter(live.get(endpoint.slot) for endpoint in self.pool if model in endpoint.models)
+        del sizes[None]
+        return sizes.most_common(1)[0][0] if sizes else None
+
+    def chain_name(self, model: str) -> str:
+        """What the first token block of a prompt for `model` is seeded with: the name of a LoRA adapter, else nothing,
+        as an endpoint's own model needs none to be told from others there."""
+        return model if model in self.block_index.adapters else ""
 
     def holders(self, keys: Sequence[int]) -> Holders:
         """Who has seen how much of the prompt with these chain keys."""
@@ -127,7 +147,11 @@ class Scheduler:
             endpoints = [endpoint for endpoint in endpoints if endpoint.busy_until <= now] or endpoints
         if not endpoints:
             raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
-        candidates = Candidates(endpoints, self._cached_tokens(request, endpoints), now)
+        cached = self._cached_tokens(request, endpoints)
+        told: Collection[int] = self.block_index.told(request.block_tokens) if request.block_tokens else ()
+        if told:
+            cached = self._told_tokens(request, endpoints, told, cached, now)
+        candidates = Candidates(endpoints, cached, now)
         costs = self._router.score(request, candidates)
         chosen, tied = self._pick(endpoints, costs)
         decision = Decision(
@@ -140,6 +164,7 @@ class Scheduler:
             candidates,
             costs,
             tied,
+            told,
         )
         self.decisions.append(decision)
         return decision
@@ -152,6 +177,8 @@ class Scheduler:
         try:
             if request.prefix:
                 self._prefixes.record(request.prefix, endpoint.slot)
+            if request.blocks:
+                self._bookings.record(request.blocks, endpoint.slot, now)
             self._router.booked(request, endpoint, now)
         except BaseException:  # a third party's router: nobody holds the charge yet
             self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
@@ -202,6 +229,8 @@ class Scheduler:
         endpoint = self.pool.remove(name)
         if endpoint is not None:
             self._prefixes.forget(endpoint.slot)
+            self._bookings.forget(endpoint.slot)
+            self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
         return endpoint
 
@@ -212,8 +241,29 @@ class Scheduler:
         if request.kind.generates:
             knowledge.output.learn(usage.completion_tokens)
 
+    def _told_tokens(
+        self,
+        request: InferenceRequest,
+        endpoints: Sequence[Endpoint],
+        told: Collection[int],
+        learnt: Sequence[int],
+        now: float,
+    ) -> Sequence[int]:
+        """The same, but by what endpoints tell themselves, for those in the slots `told`."""
+        size = request.block_tokens
+        most = max(request.prompt_tokens - 1, 0) // size  # the last token is always computed, and only whole blocks hit
+        held = self.block_index.matched(request.blocks)
+        booked = self._bookings.matched(request.blocks, now)
+        tokens = list(learnt)
+        for index, endpoint in enumerate(endpoints):
+            slot = endpoint.slot
+            if slot in told:
+                exact = min(max(held.get(slot, 0), booked.get(slot, 0)), most) * size
+                tokens[index] = exact if self.block_index.complete(slot) else max(exact, learnt[index])
+        return tokens
+
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
-        """Prompt tokens that each endpoint is thought to hold in its cache."""
+        """Prompt tokens that each endpoint is thought to hold in its cache, by what was routed there."""
         holders, request.holders = request.holders, None  # used once: it gets out of date
         if holders is None:
             holders = self._prefixes.holders(request.prefix)
