@@ -48,7 +48,7 @@ class Stored:
     token_ids: list[int]  # of all of them
     block_tokens: int
     adapter: str | None = None  # of LoRA, as the engine calls it
-    keys: Sequence[Sequence[Any]] = ()
+    keys: list[list[Any]] = field(default_factory=list)
     group: int | None = None
     kind: str | None = None
 
