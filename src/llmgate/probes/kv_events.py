@@ -23,6 +23,9 @@ TELLING = frozenset({"vllm"})
 """Engines that are asked where they tell of their caches. SGLang has no such page: its address is configured."""
 
 LOOK_SECONDS = 1.0
+RETRY_SECONDS = 10.0
+"""Between looks at an engine that cannot be followed."""
+
 SWEEP_BLOCKS = 4096
 """Dropped from the index with each look, of caches that are gone: some 2 ms."""
 
@@ -61,11 +64,12 @@ class KvEventsProbe:
         self._probe = probe
         self._sockets: list[KvSocket] = []
         self._followed: object = None  # which start of the engine, and by which configuration
+        self._unsure = False  # where they come from, or whether they can be followed
         self._logged: set[str] = set()
 
     def interval(self) -> float:
         """Seconds until the next look."""
-        return LOOK_SECONDS
+        return RETRY_SECONDS if self._unsure else LOOK_SECONDS
 
     async def __call__(self) -> None:
         self._events.index.sweep(SWEEP_BLOCKS)
@@ -77,19 +81,22 @@ class KvEventsProbe:
         if wanted == self._followed:
             return
         self._close_sockets()
-        self._logged.clear()
+        self._unsure = True
         try:
             sources, told = await self._sources()
         except (ProbeFailed, KvEventError) as failure:
-            self._log_once(f"where its KV events come from is not known: {failure}")
+            self._log_once(f"where its KV events come from is not known ({failure}): {INSTEAD}")
             return
-        self._followed = wanted
         try:
             for source in sources:
                 self._open(source, told_by_engine=told)
         except OSError as error:
             self._close_sockets()  # of all ranks: what the others hold says too little of the endpoint
             self._log_once(f"its KV events cannot be followed at {error.strerror}: {INSTEAD}")
+            return
+        self._unsure = False
+        self._followed = wanted
+        self._logged.clear()
 
     def close(self) -> None:
         self._close_sockets()

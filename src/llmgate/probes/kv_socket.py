@@ -66,7 +66,7 @@ class KvSocket:
                 self._replay.connect(at_host(source.replay, host))
         except zmq.ZMQError as error:
             self.close()
-            raise OSError(error.errno, f"{source.endpoint}: {error.strerror}") from None
+            raise OSError(error.errno, f"{source.endpoint}: {zmq.strerror(error.errno or 0)}") from None
         self._loop.add_reader(self._live.FD, self._read)
         if self._replay is not None:
             self._loop.add_reader(self._replay.FD, self._read)
