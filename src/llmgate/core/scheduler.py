@@ -101,6 +101,10 @@ class Scheduler:
         """Who has seen how much of the prompt with these chain keys."""
         return self._prefixes.holders(keys)
 
+    def block_tokens(self, model: str) -> int | None:
+        """Tokens of a KV block of the engines of `model` that tell what their caches hold; None if none does."""
+        return None
+
     def classify(self, prompt: bytes, keys: Sequence[int], holders: Holders) -> ByteClasses:
         """What `prompt` is made of, given its chain keys and their holders."""
         return self._beginnings.classify(prompt, keys, holders[-1][0]) if holders else byte_classes(prompt)

@@ -93,6 +93,8 @@ class InferenceRequest:
     holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
     session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
+    blocks: Sequence[int] = ()  # chain keys of the whole blocks of `block_tokens` tokens, where ids are known
+    block_tokens: int = 0
 
     @property
     def tokens(self) -> int:
