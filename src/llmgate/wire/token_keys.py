@@ -1,6 +1,6 @@
 """Chain keys of a prompt's blocks of tokens: equal keys mean equal tokens from the beginning on.
 
-The gateway makes them of a prompt's own ids and of those that engines tell of in their KV events; an engine's own hashes
+The gateway makes them of a prompt's own ids and of those that engines tell of in KV events; an engine's own hashes
 differ by version and configuration and are never computed anew. The blocks are the engine's: `block_tokens` each.
 """
 
