@@ -38,7 +38,9 @@ def follow(scheduler: Scheduler, slot: int, blocks: int, *, complete: bool = Tru
     return source
 
 
-def request(prompt: int = len(BLOCKS) * SIZE + 5, *, prefix: tuple[int, ...] = (), blocks: bool = True) -> InferenceRequest:
+def request(
+    prompt: int = len(BLOCKS) * SIZE + 5, *, prefix: tuple[int, ...] = (), blocks: bool = True
+) -> InferenceRequest:
     made = make.request(prompt, prefix=prefix)
     if blocks:
         made.blocks, made.block_tokens = BLOCKS[: prompt // SIZE], SIZE

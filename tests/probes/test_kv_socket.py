@@ -31,9 +31,7 @@ class Following:
             if isinstance(publisher, str)
             else KvEventSource(publisher.endpoint, publisher.replay, "kv")
         )
-        stream = KvStream(
-            self.index, make.endpoint("e", slot=0), lambda: 0.0, can_replay=source.replay is not None
-        )
+        stream = KvStream(self.index, make.endpoint("e", slot=0), lambda: 0.0, can_replay=source.replay is not None)
         socket = KvSocket(
             self.context,
             stream,

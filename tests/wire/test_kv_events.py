@@ -94,6 +94,11 @@ def test_what_the_engine_mixes_into_its_hashes_is_kept_without_the_adapters_name
     assert events(said) == [Stored([11, 12], 10, [1, 2, 3, 4], 2, "sql", [["tenant-1"], [["picture", 3]]])]
 
 
+def test_removals_that_follow_each_other_become_one() -> None:
+    said = [["BlockRemoved", [1]], ["BlockRemoved", [2, 3]], ["BlockRemoved", [4], None, 1], ["AllBlocksCleared"]]
+    assert events(*said) == [Removed([1, 2, 3]), Removed([4], 1), Cleared()]
+
+
 def test_an_adapter_without_a_name_goes_by_its_number() -> None:
     assert events(["BlockStored", [1], None, [1, 2], 2, 7]) == [Stored([1], None, [1, 2], 2, "7")]
 
@@ -110,8 +115,8 @@ def test_an_adapter_without_a_name_goes_by_its_number() -> None:
         (pack([float("nan"), []]), "time"),
         (pack([1.0, [as_map(token_ids=[1, 2, 3])]]), "2 blocks of 2 tokens with 3 token ids"),
         (pack([1.0, [as_map(block_size=0)]]), "blocks of 0 tokens"),
-        (pack([1.0, [as_map(token_ids=[1, 2, 3, -4])]]), "token ids"),
-        (pack([1.0, [as_map(token_ids=[1, 2, 3, 2**32])]]), "token ids"),
+        (pack([1.0, [as_map(token_ids=[1, 2, 3, -4])]]), "no batch"),
+        (pack([1.0, [as_map(token_ids=[1, 2, 3, 2**32])]]), "no batch"),
         (b"\x91" * 100_000, "no batch"),
     ],
 )

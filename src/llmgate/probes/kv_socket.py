@@ -17,8 +17,8 @@ from llmgate.core.types import KvEventSource
 from llmgate.probes.kv_stream import KvStream
 from llmgate.wire.kv_events import KvEventError, live_message, replay_request, replayed_message
 
-BYTES_PER_TURN = 32 * 1024
-"""Some 500 blocks of 16 tokens; about half a millisecond (benchmarks/kv_events)."""
+BYTES_PER_TURN = 16 * 1024
+"""Some 280 blocks of 16 tokens; about half a millisecond (benchmarks/kv_events)."""
 
 REPLAY_SECONDS = 5.0
 """A replay that brings nothing for so long has broken off."""

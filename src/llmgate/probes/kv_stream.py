@@ -149,7 +149,7 @@ class KvStream:
             self._count("passed")
             return
         self._index.remove(self._source, event.hashes)
-        self._count("removed")
+        self._count("removed", len(event.hashes))
 
     def _store(self, event: Stored) -> None:
         if event.kind not in FULL:
@@ -158,13 +158,13 @@ class KvStream:
             return
         seed = self._seed(event) if self._fits(event) else None
         if seed is None:
-            self._count("left_out")
+            self._count("left_out", len(event.hashes))
             return
         foreign = next((block for block, keys in enumerate(event.keys) if block and keys), len(event.hashes))
         hashes = event.hashes[:foreign]  # a picture's place holders are no tokens of a prompt
         ids = event.token_ids[: foreign * event.block_tokens]
         self._index.store(self._source, hashes, block_keys(ids, event.block_tokens, seed))
-        self._count("stored")
+        self._count("stored", len(hashes))
 
     def _fits(self, event: Stored) -> bool:
         """Whether its blocks are of the size that is known of this cache."""
@@ -199,8 +199,8 @@ class KvStream:
         self._index.adapters.add(name)
         return name
 
-    def _count(self, kind: str) -> None:
-        self._index.count(self._endpoint.slot, kind)
+    def _count(self, kind: str, number: int = 1) -> None:
+        self._index.count(self._endpoint.slot, kind, number)
 
     def _warn(self, what: str) -> None:
         if what not in self._warned and len(self._warned) < 8:

@@ -22,8 +22,8 @@ class KvEventsCollector(Collector):
         index = self._index
         events = CounterMetricFamily(
             "llmgate_kv_events",
-            "What the endpoint's KV events were (stored, removed, cleared; passed, left_out, unknown_model: of no use)"
-            " and what befell them (gap, replay, restart, garbage).",
+            "Blocks that the endpoint's KV events told of (stored, removed, left_out), other events (cleared, passed,"
+            " unknown_model) and what befell them (gap, replay, restart, garbage).",
             labels=["endpoint", "kind"],
         )
         blocks = GaugeMetricFamily(

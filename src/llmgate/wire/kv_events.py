@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +23,6 @@ FULL = frozenset({None, "full_attention", "mla_attention", "sink_full_attention"
 window attention and state-space layers keep says nothing of a prefix."""
 
 _UINT64 = 2**64 - 1
-_MAX_TOKENS = 2**32
 
 
 class KvEventError(ValueError):
@@ -36,8 +34,7 @@ class Message(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """Blocks that follow each other in one chain are in the cache. Hashes are unsigned, of 64 bits.
 
     `keys` tells apart chains with the same tokens, one entry a block: the engine's `extra_keys` without the adapter.
@@ -48,43 +45,42 @@ class Stored:
     token_ids: list[int]  # of all of them
     block_tokens: int
     adapter: str | None = None  # of LoRA, as the engine calls it
-    keys: list[list[Any]] = field(default_factory=list)
+    keys: list[list[Any]] = []
     group: int | None = None
     kind: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     hashes: list[int]
     group: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cleared:
+class Cleared(msgspec.Struct, frozen=True):
     """The cache is empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(msgspec.Struct, frozen=True):
     """An event that tells nothing of the GPU's memory: of blocks on the host or on a disk, or of a kind not known."""
 
 
 Event = Stored | Removed | Cleared | Passed
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """`ts` is the engine's clock, Unix time in seconds."""
 
     ts: float
-    events: list[Event] = field(default_factory=list)
+    events: list[Event]
     rank: int | None = None
+
+
+_TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 class _BlockStored(msgspec.Struct, tag="BlockStored"):
     block_hashes: list[int | bytes]
     parent_block_hash: int | bytes | None
-    token_ids: list[int]
+    token_ids: list[_TokenId]
     block_size: int
     lora_id: Any = None
     medium: str | None = None
@@ -185,7 +181,7 @@ def decode_batch(payload: bytes) -> Batch:
     """Raises KvEventError, and nothing else, for whatever is no batch."""
     try:
         batch = _BATCH.decode(payload)
-        events = [_event(raw) for raw in batch.events]
+        events = _events(batch.events)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KvEventError(f"a payload that is no batch of KV events: {error}") from None
     if not math.isfinite(batch.ts):
@@ -197,6 +193,19 @@ def _message(sequence: bytes, payload: bytes) -> Message:
     if len(sequence) != SEQUENCE_BYTES:
         raise KvEventError(f"a sequence number of {len(sequence)} bytes instead of {SEQUENCE_BYTES}")
     return Message(int.from_bytes(sequence, "big"), payload)
+
+
+def _events(raws: list[msgspec.Raw]) -> list[Event]:
+    """vLLM tells of each block that is removed by an event of its own: those that follow each other become one."""
+    events: list[Event] = []
+    for raw in raws:
+        event = _event(raw)
+        before = events[-1] if events else None
+        if isinstance(event, Removed) and isinstance(before, Removed) and event.group == before.group:
+            before.hashes.extend(event.hashes)
+        else:
+            events.append(event)
+    return events
 
 
 def _event(raw: msgspec.Raw) -> Event:
@@ -212,7 +221,7 @@ def _event(raw: msgspec.Raw) -> Event:
         return Cleared()
     if decoded.medium not in (None, "GPU"):
         return Passed()
-    hashes = [_hash(block) for block in decoded.block_hashes]
+    hashes = [block & _UINT64 if type(block) is int else _hash(block) for block in decoded.block_hashes]
     if isinstance(decoded, _BlockRemoved):
         return Removed(hashes, decoded.group_idx)
     return _stored(decoded, hashes)
@@ -222,8 +231,6 @@ def _stored(event: _BlockStored, hashes: list[int]) -> Stored:
     size, ids = event.block_size, event.token_ids
     if size < 1 or len(ids) != size * len(hashes):
         raise KvEventError(f"{len(hashes)} blocks of {size} tokens with {len(ids)} token ids")
-    if ids and not (min(ids) >= 0 and max(ids) < _MAX_TOKENS):
-        raise KvEventError("token ids that are none")
     return Stored(
         hashes,
         None if event.parent_block_hash is None else _hash(event.parent_block_hash),
@@ -238,7 +245,9 @@ def _stored(event: _BlockStored, hashes: list[int]) -> Stored:
 
 def _keys(extra: list[Any] | None, adapter: str | None) -> list[list[Any]]:
     """The adapter's name comes first in each entry that has any."""
-    entries = [list(entry) if isinstance(entry, list | tuple) else [] for entry in extra or ()]
+    if not extra or not any(extra):
+        return []
+    entries = [list(entry) if isinstance(entry, list | tuple) else [] for entry in extra]
     return [entry[1:] if adapter and entry[:1] == [adapter] else entry for entry in entries]
 
 
