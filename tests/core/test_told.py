@@ -47,8 +47,8 @@ def request(
     return made
 
 
-def cached(scheduler: Scheduler, wanted: InferenceRequest, now: float = 0.0) -> list[int]:
-    return list(scheduler.schedule(wanted, now).candidates.cached_tokens)
+def cached(scheduler: Scheduler, wanted: InferenceRequest) -> list[int]:
+    return list(scheduler.schedule(wanted, 0.0).candidates.cached_tokens)
 
 
 def test_endpoints_are_credited_with_whole_blocks_of_what_they_tell() -> None:
@@ -95,9 +95,10 @@ def test_what_was_just_sent_to_an_endpoint_that_tells_is_counted_before_it_tells
     told = scheduler()
     for slot in range(3):
         follow(told, slot, 0)
-    told.book(request(), told.schedule(request(), 0.0), 0.0)
+    charge = told.book(request(), told.schedule(request(), 0.0), 0.0)
     assert cached(told, request()) == [40 * SIZE, 0, 0]
-    assert cached(told, request(), now=60.0) == [0, 0, 0], "it never told: it has not got it"
+    charge.prefill_done()
+    assert cached(told, request()) == [0, 0, 0], "it would have told: it has not got it"
 
 
 def test_an_endpoint_that_is_removed_takes_what_it_told_along() -> None:

@@ -41,6 +41,11 @@ class Charge:
     def outstanding_tokens(self) -> int:
         return self._prefill + self._decode
 
+    @property
+    def prefilling(self) -> bool:
+        """Whether the prompt is still work ahead: the answer has not begun, and may yet."""
+        return self._prefill > 0
+
     def prefill_done(self) -> None:
         """The answer has begun: the prompt is no longer work ahead. Safe to call again."""
         if self._prefill and not self.settled:

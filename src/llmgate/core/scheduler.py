@@ -14,7 +14,7 @@ from random import Random
 
 from llmgate.core.beginnings import KnownBeginnings
 from llmgate.core.blocks import BlockIndex
-from llmgate.core.booked import RecentBookings
+from llmgate.core.booked import Bookings
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
 from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator, byte_classes
 from llmgate.core.ledger import Charge, Ledger
@@ -73,7 +73,7 @@ class Scheduler:
         self._random = Random(seed)
         self.router = router
         self.block_index = BlockIndex()  # fed by probes
-        self._bookings = RecentBookings()
+        self._bookings = Bookings()
         self._prefixes = PrefixIndex(prefix_capacity)
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
@@ -150,7 +150,7 @@ class Scheduler:
         cached = self._cached_tokens(request, endpoints)
         told: Collection[int] = self.block_index.told(request.block_tokens) if request.block_tokens else ()
         if told:
-            cached = self._told_tokens(request, endpoints, told, cached, now)
+            cached = self._told_tokens(request, endpoints, told, cached)
         candidates = Candidates(endpoints, cached, now)
         costs = self._router.score(request, candidates)
         chosen, tied = self._pick(endpoints, costs)
@@ -178,7 +178,7 @@ class Scheduler:
             if request.prefix:
                 self._prefixes.record(request.prefix, endpoint.slot)
             if request.blocks:
-                self._bookings.record(request.blocks, endpoint.slot, now)
+                self._bookings.record(request.blocks, charge)
             self._router.booked(request, endpoint, now)
         except BaseException:  # a third party's router: nobody holds the charge yet
             self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
@@ -247,13 +247,12 @@ class Scheduler:
         endpoints: Sequence[Endpoint],
         told: Collection[int],
         learnt: Sequence[int],
-        now: float,
     ) -> Sequence[int]:
         """The same, but by what endpoints tell themselves, for those in the slots `told`."""
         size = request.block_tokens
         most = max(request.prompt_tokens - 1, 0) // size  # the last token is always computed, and only whole blocks hit
         held = self.block_index.matched(request.blocks)
-        booked = self._bookings.matched(request.blocks, now)
+        booked = self._bookings.matched(request.blocks)
         tokens = list(learnt)
         for index, endpoint in enumerate(endpoints):
             slot = endpoint.slot
