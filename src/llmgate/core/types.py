@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -95,6 +95,7 @@ class InferenceRequest:
     session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
     blocks: Sequence[int] = ()  # chain keys of the whole blocks of `block_tokens` tokens, where ids are known
     block_tokens: int = 0
+    tenant: Hashable = None  # whose answers have lengths alike: whatever tells who asks
 
     @property
     def tokens(self) -> int:
