@@ -137,13 +137,14 @@ class OutputPredictor:
     """Output tokens of one model's answers. All of them are asked with what is known beforehand: the tokens of the
     prompt, and who asks (any key; clients may make up as many as they like, and None is nobody in particular)."""
 
-    __slots__ = ("_everybody", "_longest", "_tenants")
+    __slots__ = ("_everybody", "_longest", "_tenants", "samples")
 
     def __init__(self) -> None:
         self._everybody = _Tenant(_History(None, 0.0))
         self._everybody.whole = _History(_History(None, 0.0), FIRST_GUESS)
         self._tenants: OrderedDict[Hashable, _Tenant] = OrderedDict()
         self._longest = _STEP
+        self.samples = 0  # answers learnt from
 
     def __len__(self) -> int:
         """Tenants whose histories are kept."""
@@ -190,6 +191,7 @@ class OutputPredictor:
         """Take in the length of an answer that ran to its end. Zero and less are ignored."""
         if completion_tokens <= 0:
             return
+        self.samples += 1
         length = min(float(completion_tokens), _JUMP * self._longest + _STEP, LONGEST)
         if length > self._longest:
             self._longest = length
