@@ -1,10 +1,10 @@
 """What the gateway thought an engine held, against what the engine says it held:
 `python -m benchmarks.kv_events.live --gateway URL --admin URL --engine URL …`.
 
-Conversations that share system prompts, turn by turn and some at a time, go through the gateway. Of each request its own
-decision (`GET /api/decisions`) says how many tokens the chosen endpoint held, and the answer's usage how many it did
-hold: `--enable-prompt-tokens-details` on vLLM. The engines' own counters of hits (`vllm:prefix_cache_hits_total`) are
-read before and after.
+Conversations that share system prompts, turn by turn and some at a time, go through the gateway. Of each request its
+decision (`GET /api/decisions`) says how many tokens the chosen endpoint was thought to hold, and the answer's usage how
+many it did hold (vLLM needs `--enable-prompt-tokens-details`). The engines' own counters of hits
+(`vllm:prefix_cache_hits_total`) are read before and after.
 """
 
 from __future__ import annotations

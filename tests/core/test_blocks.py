@@ -167,12 +167,15 @@ class Engines(RuleBasedStateMachine):
         self.held: dict[Source, set[tuple[int, ...]]] = {}
         self.slots: dict[Source, int] = {}
 
-    @initialize(target=sources, slot=st.integers(0, 3))
-    def first(self, slot: int) -> Source:
-        return self.open(slot)
+    @initialize(target=sources)
+    def first(self) -> Source:
+        return self.opened(0)
 
     @rule(target=sources, slot=st.integers(0, 3))
-    def open(self, slot: int) -> Source:
+    def another(self, slot: int) -> Source:
+        return self.opened(slot)
+
+    def opened(self, slot: int) -> Source:
         source = self.index.open(slot)
         self.held[source] = set()
         self.slots[source] = slot

@@ -9,6 +9,7 @@ from llmgate.gateway.admin import create_admin_app
 from llmgate.routing import registry
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
 from llmgate.telemetry.metrics import Metrics
+from llmgate.telemetry.tokenizers import TokenizerCollector
 from tests.core.make import pool
 from tests.docs.pages import read, rows
 from tests.support.control import FakeControl
@@ -31,6 +32,7 @@ def busy_metrics() -> str:
     metrics.reloaded("applied")
     log = AccessLog("/dev/null")
     metrics.registry.register(DroppedCollector(lambda: log))
+    metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
     return metrics.render()[0].decode()
 
 

@@ -14,7 +14,8 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.types import EndpointSpec, KvEventSource
 from llmgate.probes.kv_events import SOURCES_PATH, KvEvents
 from llmgate.probes.monitor import Monitor
-from tests.probes.fakes import REFUSED, FakeEngines, ManualTime, Page, page, vllm
+from llmgate.probes.page import Page
+from tests.probes.fakes import REFUSED, FakeEngines, ManualTime, page, vllm
 from tests.probes.kv_make import SIZE, keys, stored
 from tests.probes.kv_publisher import Publisher, until
 
@@ -112,8 +113,10 @@ async def test_a_failure_to_say_where_is_told_once_and_asked_again(
     watched.watch()
     await watched.look(20)
     assert [record.message for record in caplog.records if "KV" in record.message] == [
-        "e: where its KV events come from is not known (sources that are none: JSON is malformed: "
-        "invalid character (byte 4)): what was routed there is judged by instead"
+        (
+            "e: where its KV events come from is not known (sources that are none: JSON is malformed: "
+            "invalid character (byte 4)): what was routed there is judged by instead"
+        )
     ]
     with Publisher() as engine:
         watched.engines.engines["e"][SOURCES_PATH] = sources(engine)
@@ -179,6 +182,8 @@ async def test_an_address_that_cannot_be_had_leaves_it_to_what_was_routed(
         await watched.look(3)
         assert watched.index.sources(watched.endpoint.slot) == []
         assert [record.message for record in caplog.records if "KV" in record.message] == [
-            f"e: its KV events cannot be followed at {taken}: Address already in use: "
-            "what was routed there is judged by instead"
+            (
+                f"e: its KV events cannot be followed at {taken}: Address already in use: "
+                "what was routed there is judged by instead"
+            )
         ]

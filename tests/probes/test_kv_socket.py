@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import zmq
@@ -138,13 +139,11 @@ async def test_a_replay_that_nobody_answers_is_given_up_and_live_events_go_on(
         following.open(engine)
         await engine.wait()
         for attempt in range(ATTEMPTS + 1):
-            before = following.index.counts[0]["stored"]
             engine.publish(stored(0, 1))
-            await until(lambda before=before: following.index.counts[0]["stored"] > before)
+            await until(partial(reached, following, "stored", attempt + 1))
             engine.publish(lost=True)
             engine.publish()  # a gap: asks for a replay, while there is hope
-            asked = min(attempt + 2, ATTEMPTS)
-            await until(lambda asked=asked: following.index.counts[0]["replay"] >= asked)
+            await until(partial(reached, following, "replay", min(attempt + 2, ATTEMPTS)))
         assert following.index.counts[0]["replay"] == ATTEMPTS
         assert len(following.warned) == 1
 
@@ -202,6 +201,10 @@ async def test_an_address_that_cannot_be_used_is_refused(following: Following) -
 )
 def test_what_is_bound_on_all_addresses_is_reached_on_the_endpoints_host(bound: str, host: str, reached: str) -> None:
     assert at_host(bound, host) == reached
+
+
+def reached(following: Following, count: str, number: int) -> bool:
+    return following.index.counts[0][count] >= number
 
 
 def free_port() -> int:

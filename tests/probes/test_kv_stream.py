@@ -161,8 +161,10 @@ def test_garbage_clears_what_was_known_and_is_told_once(caplog: pytest.LogCaptur
     assert following.index.live(3) == 0
     assert following.counts["garbage"] == 2
     assert [record.message for record in caplog.records] == [
-        "e: its KV events cannot be read (a payload that is no batch of KV events: MessagePack data is malformed: "
-        "invalid opcode '\\xc1' (byte 0)): what was routed there is judged by instead"
+        (
+            "e: its KV events cannot be read (a payload that is no batch of KV events: MessagePack data is malformed: "
+            "invalid opcode '\\xc1' (byte 0)): what was routed there is judged by instead"
+        )
     ]
     following.take(message(3, stored(0, 2)))
     assert following.held() == 2
@@ -216,8 +218,10 @@ def test_a_model_that_the_configuration_does_not_give_it_is_left_out(caplog: pyt
     assert len(following.index) == 0
     assert following.counts["unknown_model"] == 2
     assert [record.message for record in caplog.records] == [
-        "e: its KV events tell of 'strange', a model that the configuration does not give it: "
-        "what was routed there is judged by instead"
+        (
+            "e: its KV events tell of 'strange', a model that the configuration does not give it: "
+            "what was routed there is judged by instead"
+        )
     ]
 
 

@@ -19,7 +19,7 @@ NONE = array("I")
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return open_encoder(EMBEDDED)
+    return open_encoder(EMBEDDED.read_text("utf-8"), "m")
 
 
 def letters(text: str) -> array[int]:

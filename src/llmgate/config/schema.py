@@ -280,7 +280,8 @@ class ModelConfig(Section):
     name: Name
     aliases: list[Name] = Field(default_factory=list)
     tokenizer: str | None = None
-    """A directory, a tokenizer.json, or `embedded` (SmolLM2); prompts are then counted exactly."""
+    """A directory (after `transformers:` as transformers loads it), a tokenizer.json, or `embedded` (SmolLM2); prompts
+    are then counted exactly."""
     timeouts: ModelTimeouts | None = None
 
 

@@ -1,4 +1,4 @@
-"""Which blocks of tokens endpoints are about to hold, because a request with them is on its way to being computed there.
+"""Which blocks of tokens endpoints are about to hold: a request with them was sent there and is yet to be computed.
 
 An engine tells of a block only when it has begun to compute it, which is after the request has waited in its queue.
 Until then requests with the same beginning would be spread over all endpoints, each of which would compute it.

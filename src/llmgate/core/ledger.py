@@ -7,19 +7,43 @@ from __future__ import annotations
 
 from collections import Counter
 
+from llmgate.core.output import OutputPredictor
 from llmgate.core.types import Endpoint, InferenceRequest, Load, TerminationCause
 
 OVERRUN_TOKENS = 16
 """A request that has produced all it was expected to is still running: it stays booked with this many tokens."""
 
+REVISE_TOKENS = 64
+"""When so many tokens of an answer have come, what is still expected of it is revised, and after each quarter more."""
+
 
 class Charge:
     """Tokens and one request, booked on one endpoint. It holds the Load itself: it survives the endpoint's removal."""
 
-    __slots__ = ("_decode", "_kv", "_load", "_prefill", "booked_at", "endpoint", "request", "settled", "trial")
+    __slots__ = (
+        "_decode",
+        "_kv",
+        "_load",
+        "_output",
+        "_prefill",
+        "_prefill_booked",
+        "_produced",
+        "_revise_at",
+        "booked_at",
+        "endpoint",
+        "request",
+        "settled",
+        "trial",
+    )
 
     def __init__(
-        self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float, trial: int
+        self,
+        request: InferenceRequest,
+        endpoint: Endpoint,
+        cached_tokens: int,
+        now: float,
+        trial: int,
+        output: OutputPredictor | None,
     ) -> None:
         self.request = request
         self.endpoint = endpoint
@@ -28,7 +52,7 @@ class Charge:
         self.settled = False
         self._load = load = endpoint.load
         prefill = request.prompt_tokens - cached_tokens
-        self._prefill = prefill = prefill if prefill > 0 else 0
+        self._prefill = self._prefill_booked = prefill = prefill if prefill > 0 else 0
         self._decode = decode = request.expected_output_tokens
         load.requests += 1
         load.prefill_tokens += prefill
@@ -36,6 +60,9 @@ class Charge:
         self._kv = kv = prefill + decode
         load.kv_tokens += kv
         load.recent_tokens += kv
+        self._output = output
+        self._produced = 0
+        self._revise_at = REVISE_TOKENS
 
     @property
     def outstanding_tokens(self) -> int:
@@ -56,10 +83,26 @@ class Charge:
         """`tokens` more of the answer have come."""
         if self.settled:
             return
+        self._produced = produced = self._produced + tokens
+        if produced >= self._revise_at and self._output is not None:
+            self._revise(self._output, produced)
+            return
         done = min(tokens, self._decode - OVERRUN_TOKENS)
         if done > 0:
             self._load.decode_tokens -= done
             self._decode -= done
+
+    def _revise(self, output: OutputPredictor, produced: int) -> None:
+        """An answer that has become long is likely to become longer: book what answers as long as it had to come."""
+        request = self.request
+        expected = output.remaining(produced, request.max_tokens, request.prompt_tokens, request.tenant)
+        left = max(round(expected), OVERRUN_TOKENS)
+        room = self._prefill_booked + produced + left
+        load = self._load
+        load.decode_tokens += left - self._decode
+        load.kv_tokens += room - self._kv
+        self._decode, self._kv = left, room
+        self._revise_at = produced + max(REVISE_TOKENS, produced // 4)
 
 
 class Ledger:
@@ -72,11 +115,19 @@ class Ledger:
         self.causes: Counter[TerminationCause] = Counter()
 
     def book(
-        self, request: InferenceRequest, endpoint: Endpoint, now: float, *, cached_tokens: int = 0, trial: int = 0
+        self,
+        request: InferenceRequest,
+        endpoint: Endpoint,
+        now: float,
+        *,
+        cached_tokens: int = 0,
+        trial: int = 0,
+        output: OutputPredictor | None = None,
     ) -> Charge:
-        """Book `request` on `endpoint`, less the prompt tokens that it is thought to hold in its prefix cache."""
+        """Book `request` on `endpoint`, less the prompt tokens that it is thought to hold in its prefix cache. `output`
+        says what is still to come of an answer that has begun; without it what was expected is counted down."""
         self.open_charges += 1
-        return Charge(request, endpoint, cached_tokens, now, trial)
+        return Charge(request, endpoint, cached_tokens, now, trial, output)
 
     def settle(self, charge: Charge, cause: TerminationCause) -> bool:
         """Take the charge off its endpoint. False, and no effect, if that was done before."""

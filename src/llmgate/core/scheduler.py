@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,8 +16,9 @@ from llmgate.core.beginnings import KnownBeginnings
 from llmgate.core.blocks import BlockIndex
 from llmgate.core.booked import Bookings
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
-from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator, byte_classes
+from llmgate.core.estimate import ByteClasses, PromptEstimator, byte_classes
 from llmgate.core.ledger import Charge, Ledger
+from llmgate.core.output import OutputPredictor
 from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import Holders, PrefixIndex, block_end
 from llmgate.core.protocols import Candidates, Router
@@ -54,7 +55,7 @@ class ModelKnowledge:
 
     def __init__(self) -> None:
         self.prompt = PromptEstimator()
-        self.output = OutputEstimator()
+        self.output = OutputPredictor()
 
 
 class Scheduler:
@@ -99,8 +100,13 @@ class Scheduler:
             known = self._knowledge[model] = ModelKnowledge()
         return known
 
-    def expect_output(self, model: str, kind: Kind, max_tokens: int | None) -> int:
-        return self.knowledge(model).output.expect(max_tokens) if kind.generates else 0
+    def expect_output(
+        self, model: str, kind: Kind, max_tokens: int | None, prompt_tokens: int = 0, tenant: Hashable = None
+    ) -> int:
+        """Output tokens on average; 0 for a kind that makes none. `tenant` is whatever tells who asks."""
+        if not kind.generates:
+            return 0
+        return round(self.knowledge(model).output.expect(max_tokens, prompt_tokens, tenant))
 
     def block_tokens(self, model: str) -> int | None:
         """Tokens of the KV blocks of the endpoints of `model` that tell what they hold, the most common size if they
@@ -173,7 +179,10 @@ class Scheduler:
         """Put the request on the chosen endpoint's account. Whoever calls this owes a `settle`."""
         endpoint = decision.endpoint
         trial = endpoint.health.begin_request()
-        charge = self.ledger.book(request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial)
+        output = self.knowledge(request.model).output if request.kind.generates else None
+        charge = self.ledger.book(
+            request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial, output=output
+        )
         try:
             if request.prefix:
                 self._prefixes.record(request.prefix, endpoint.slot)
@@ -239,7 +248,7 @@ class Scheduler:
         if request.byte_classes is not None and not usage.counted:
             knowledge.prompt.learn(request.byte_classes, usage.prompt_tokens)
         if request.kind.generates:
-            knowledge.output.learn(usage.completion_tokens)
+            knowledge.output.learn(usage.completion_tokens, request.prompt_tokens, request.tenant)
 
     def _told_tokens(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -95,6 +95,7 @@ class InferenceRequest:
     session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
     blocks: Sequence[int] = ()  # chain keys of the prompt's whole blocks of tokens, see core/blocks.py
     block_tokens: int = 0  # tokens of one of them; 0: the prompt's token ids are not known
+    tenant: Hashable = None  # whose answers have lengths alike: whatever tells who asks
 
     @property
     def tokens(self) -> int:

@@ -60,8 +60,8 @@ class Intake:
         router = scheduler.router
         session = session_key(headers, fields) if self.log_sessions or router.needs_session else None
         kind, limit = spec.kind, spec.output_limit(fields)
-        output = scheduler.expect_output(model, kind, limit)
         if not spec.prompt:
+            output = scheduler.expect_output(model, kind, limit)
             tokens = 1 + (len(body) // spec.bytes_per_token if spec.bytes_per_token else 0)
             request = InferenceRequest(request_id, kind, model, fields.stream, tokens, output, limit, session=session)
             return request, fields
@@ -69,19 +69,22 @@ class Intake:
         keys: Sequence[int] = prefix_keys(model, prompt, bytes(fields.cache_salt)) if router.needs_prefix else ()
         holders = scheduler.holders(keys)
         classes = scheduler.classify(prompt, keys, holders)
+        tokens = scheduler.knowledge(model).prompt.estimate(classes)
+        tenant = _tenant(headers, fields)
         request = InferenceRequest(
             request_id,
             kind,
             model,
             fields.stream,
-            scheduler.knowledge(model).prompt.estimate(classes),
-            output,
+            tokens,
+            scheduler.expect_output(model, kind, limit, tokens, tenant),
             limit,
             len(prompt),
             keys,
             holders,
             classes,
             session,
+            tenant=tenant,
         )
         return request, fields
 
@@ -94,7 +97,9 @@ class Intake:
         block_tokens, chain = self._scheduler.block_tokens(request.model), None
         try:
             if block_tokens is not None:
-                chain = Chain(block_keys, block_tokens, token_seed(self._scheduler.chain_name(request.model), _salt(fields)))
+                chain = Chain(
+                    block_keys, block_tokens, token_seed(self._scheduler.chain_name(request.model), _salt(fields))
+                )
             counted = await self._read(request, spec, fields, chain)
         except _UNREADABLE as error:
             if not self.uncountable[request.model]:
@@ -135,6 +140,12 @@ class Intake:
             return pending.finish()
         request.holders = None
         return await loop.run_in_executor(None, pending.finish)
+
+
+def _tenant(headers: list[Header], fields: Body) -> int | None:
+    """Tells apart who asks, by `user` or else the client's key; hashed, so that neither is kept."""
+    name = bytes(fields.user) if fields.user else find(headers, b"authorization")
+    return None if name is None else hash(name)
 
 
 def _salt(fields: Body) -> str:

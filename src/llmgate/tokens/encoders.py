@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -46,25 +46,25 @@ class Encoder:
     specials: tuple[Special, ...] = ()
 
 
-def open_encoder(file: Path) -> Encoder:
-    """Of a `tokenizer.json`: fastokens where it gives the ids that tokenizers gives, else tokenizers. Raises
-    TokenizerError."""
-    reference = _with_tokenizers(file)
+def open_encoder(content: str, name: str) -> Encoder:
+    """Of the text of a `tokenizer.json`: fastokens where it gives the ids that tokenizers gives, else tokenizers.
+    `name` is for the log. Raises TokenizerError."""
+    reference = _with_tokenizers(content, name)
     try:
-        fast = _with_fastokens(file, reference)
+        fast = _with_fastokens(content, reference)
     except Exception as error:  # what it does not know it refuses in its own words
         reason = str(error).strip().partition("\n")[0][:200]
-        logger.info("%s: fastokens does not take it (%s): tokenizers is used", file, reason)
+        logger.info("%s: fastokens does not take it (%s): tokenizers is used", name, reason)
         return reference
     if not agree(fast.encode, reference.encode, reference.specials):
-        logger.warning("%s: fastokens gives other ids than tokenizers: tokenizers is used", file)
+        logger.warning("%s: fastokens gives other ids than tokenizers: tokenizers is used", name)
         return reference
     return fast
 
 
-def open_directory(directory: Path) -> tuple[Encoder, object, dict[str, object]]:
-    """Of a model directory that only transformers can load: the encoder, its chat template and its special tokens.
-    Raises TokenizerError."""
+def open_directory(directory: Path) -> tuple[Encoder, object, dict[str, str]]:
+    """Of a model directory as transformers loads it: the encoder, its chat template and its special tokens. What it
+    makes is looked into for a tokenizer that the other libraries can run. Raises TokenizerError."""
     try:
         from transformers import AutoTokenizer
 
@@ -76,9 +76,14 @@ def open_directory(directory: Path) -> tuple[Encoder, object, dict[str, object]]
     def encode(text: str, add_special_tokens: bool = False) -> Ids:
         return array("I", tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
+    rest: tuple[object, dict[str, str]] = getattr(tokenizer, "chat_template", None), dict(tokenizer.special_tokens_map)
     before, after = _added(encode, lambda text: encode(text, True), str(directory))
-    encoder = Encoder("transformers", encode, before, after)
-    return encoder, getattr(tokenizer, "chat_template", None), dict(tokenizer.special_tokens_map)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        encoder = replace(open_encoder(backend.to_str(), str(directory)), before=before, after=after)
+        if agree(encoder.encode, encode, encoder.specials):
+            return encoder, *rest
+    return Encoder("transformers", encode, before, after), *rest
 
 
 def agree(one: Callable[[str], Ids], other: Callable[[str], Ids], specials: Iterable[Special]) -> bool:
@@ -87,13 +92,13 @@ def agree(one: Callable[[str], Ids], other: Callable[[str], Ids], specials: Iter
     return all(one(text) == other(text) for text in texts)
 
 
-def _with_tokenizers(file: Path) -> Encoder:
+def _with_tokenizers(content: str, name: str) -> Encoder:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"{file} is not a tokenizer: {error}") from None
+        raise TokenizerError(f"{name} is not a tokenizer: {error}") from None
     # some files carry the settings of their training run, which would cut or stretch the ids
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -101,14 +106,14 @@ def _with_tokenizers(file: Path) -> Encoder:
     def encode(text: str, add_special_tokens: bool = False) -> Ids:
         return array("I", tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    before, after = _added(encode, lambda text: encode(text, True), str(file))
+    before, after = _added(encode, lambda text: encode(text, True), name)
     return Encoder("tokenizers", encode, before, after, _specials(tokenizer))
 
 
-def _with_fastokens(file: Path, reference: Encoder) -> Encoder:
+def _with_fastokens(content: str, reference: Encoder) -> Encoder:
     from fastokens import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_json_str(content)
     tokenizer.no_truncation()
     tokenizer.no_padding()
 

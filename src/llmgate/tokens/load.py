@@ -14,22 +14,26 @@ if TYPE_CHECKING:
     from llmgate.tokens.encoders import Encoder
 
 EMBEDDED = "embedded"
+AS_TRANSFORMERS = "transformers:"
+"""Before a directory: as transformers makes it of the class that its configuration names, whatever `tokenizer.json`
+says. Engines that load models by transformers 5 do so, and for some classes that gives other ids."""
 
 
 def load_tokenizer(path_or_name: str) -> TokenCounter:
     """A counter from a model directory, from a `tokenizer.json`, or from `embedded`: SmolLM2's, which llmgate ships.
 
-    A directory without `tokenizer.json` is left to transformers' AutoTokenizer. Nothing is ever downloaded, and no code
-    from the directory runs but its chat template, in a sandbox. A model without a template is counted as ChatML, which
-    is how llama.cpp serves it. Takes 1 to 3 s, with transformers several more. Raises TokenizerError.
+    A directory without `tokenizer.json`, or one after `transformers:`, is left to transformers' AutoTokenizer. Nothing
+    is ever downloaded, and no code from the directory runs but its chat template, in a sandbox. A model without a
+    template is counted as ChatML, which is how llama.cpp serves it. Takes 1 to 3 s, with transformers several more.
+    Raises TokenizerError.
     """
     from llmgate.tokens.encoders import open_directory, open_encoder
 
     path = find_tokenizer(path_or_name)
     directory, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
-    if not file.exists():
+    if path_or_name.startswith(AS_TRANSFORMERS) or not file.exists():
         return _counter(directory, *open_directory(directory))
-    encoder = open_encoder(file)
+    encoder = open_encoder(_read(file), str(file))
     config = _read_json(directory / "tokenizer_config.json")
     specials = {**_read_json(directory / "special_tokens_map.json"), **config}
     jinja = directory / "chat_template.jinja"
@@ -39,16 +43,17 @@ def load_tokenizer(path_or_name: str) -> TokenCounter:
 
 def find_tokenizer(path_or_name: str) -> Path:
     """The directory or file that `load_tokenizer` would load. Raises TokenizerError if there is none."""
-    if path_or_name == EMBEDDED:
+    name = path_or_name.removeprefix(AS_TRANSFORMERS)
+    if name == EMBEDDED:
         return Path(__file__).parent / "embedded"
     try:
-        path = Path(path_or_name).expanduser()
+        path = Path(name).expanduser()
         found = path.exists()
     except (OSError, RuntimeError):  # in a directory that may not be looked into; in the home of nobody known
         found = False
     if not found:
         raise TokenizerError(
-            f"no tokenizer at {path_or_name!r}: give a model directory, a tokenizer.json, or the word {EMBEDDED!r}"
+            f"no tokenizer at {name!r}: give a model directory, a tokenizer.json, or the word {EMBEDDED!r}"
         )
     return path
 
