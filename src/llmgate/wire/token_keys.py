@@ -16,8 +16,9 @@ TOKEN_BYTES = 4
 
 
 def token_seed(model: str, salt: str = "") -> int:
-    """What the first block of a chain is seeded with, so that chains of different models, LoRA adapters (which are
-    models to clients) and cache salts never meet: engines share no cache between them."""
+    """What the first block of a chain is seeded with, so that chains of different LoRA adapters (which are models to
+    clients) and cache salts never meet: engines share no cache between them. `model` is what Scheduler.chain_name
+    makes of a model's name."""
     seed = xxh3_64_intdigest(model.encode())
     return xxh3_64_intdigest(salt.encode(), seed) if salt else seed
 
