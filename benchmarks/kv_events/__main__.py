@@ -15,6 +15,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,8 +25,11 @@ import msgspec
 
 from llmgate.core.blocks import BlockIndex
 from llmgate.core.health import Health
-from llmgate.core.types import Endpoint, EndpointSpec
+from llmgate.core.pool import EndpointPool
+from llmgate.core.scheduler import Scheduler
+from llmgate.core.types import Endpoint, EndpointSpec, InferenceRequest, Kind
 from llmgate.probes.kv_stream import KvStream
+from llmgate.routing import registry
 from llmgate.wire.kv_events import Message
 from llmgate.wire.token_keys import block_keys, token_seed
 
@@ -77,6 +81,30 @@ def timed(work: Callable[[], object], calls: int) -> float:
     for _ in range(calls):
         work()
     return (time.thread_time() - began) / calls * 1e6
+
+
+def decision(size: int, blocks: array[int], rounds: int) -> str:
+    """Scheduler.schedule with the policy least-connections, so that nothing but the look-ups is different."""
+    scheduler = Scheduler(
+        EndpointPool([EndpointSpec(f"e{n}", "", models={"m": "m"}) for n in range(size)]),
+        registry.create("least-connections"),
+    )
+    index = scheduler.block_index
+    for endpoint in scheduler.pool:
+        endpoint.health.probe_passed()
+        source = index.open(endpoint.slot)
+        index.clear(source, complete=True)
+        index.set_live(source, live=True)
+        index.set_block_tokens(source, SIZE)
+        held = SHARED + endpoint.slot * 3 % PROMPT  # all hold the beginning, each a part of the rest
+        index.store(source, range(held), blocks[:held])
+    plain = InferenceRequest("r", Kind.CHAT, "m", stream=True, prompt_tokens=8192, expected_output_tokens=100)
+    told = replace(plain, blocks=blocks, block_tokens=SIZE)
+    without, with_blocks = (
+        statistics.median(timed(partial(scheduler.schedule, request, 0.0), 200) for _ in range(rounds))
+        for request in (plain, told)
+    )
+    return f"{without:.1f} µs, {with_blocks:.1f} with {PROMPT} blocks that each of them holds more or less of"
 
 
 @click.command()
@@ -135,6 +163,9 @@ def main(blocks: int, endpoints: int, rounds: int) -> None:
     holes.remove(source, range(200, 300))
     times = [timed(lambda: holes.matched(keys[0]), 20) for _ in range(rounds)]
     click.echo(f"a look-up of {PROMPT} blocks with a hole that was seen: {statistics.median(times):.1f} µs")
+
+    for size in (8, 128):
+        click.echo(f"a decision among {size} endpoints: {decision(size, keys[0], rounds)}")
 
     stream = streams[last_slot]
     payload = removals([each for hashes in last for each in reversed(hashes)])

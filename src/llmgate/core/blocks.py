@@ -9,12 +9,16 @@ to one rank, so an endpoint holds as many leading blocks of a prompt as that ran
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby, repeat
 
 from llmgate.core.prefix import Holders
 
-CHECKS = 8
+CHECKS = 6
 """Positions of a match that are looked at besides those that halving looks at anyway."""
+
+MANY_LEVELS = 8
+"""Where more endpoints than this each hold another part of a prompt, every block is looked at: halving costs more."""
 
 TRUSTED_REMOVALS = 64
 """So many known blocks in a row must go until a source that was joined late counts as wholly known. Engines drop what
@@ -42,10 +46,12 @@ class Source:
         self.keys: dict[int, int] = {}  # by the engine's hash
         self._known_removals = 0
 
-    def removed(self, known: int, unknown: int) -> None:
+    def removed(self, known: int, unknown: int) -> bool:
+        """Whether it is complete now and was not before."""
         self._known_removals = 0 if unknown else self._known_removals + known
-        if self._known_removals >= TRUSTED_REMOVALS:
-            self.complete = True
+        became = not self.complete and self._known_removals >= TRUSTED_REMOVALS
+        self.complete |= became
+        return became
 
     def begin(self, bit: int, *, complete: bool) -> None:
         self.bit = bit
@@ -68,8 +74,9 @@ class BlockIndex:
         self._gone: list[tuple[int, dict[int, int]]] = []  # bits whose blocks are still being dropped
         self._valid = 0  # mask of the sources' bits
         self._slots: dict[int, list[Source]] = {}
+        self._slot_of: list[int] = []  # by the position of a source's bit
         self._sizes: dict[int, int] | None = None  # what follows from the sources, once somebody has asked
-        self._told: dict[int, frozenset[int]] = {}
+        self._told: dict[int, dict[int, bool]] = {}
 
     def __len__(self) -> int:
         """Different blocks held anywhere, with those still to be dropped."""
@@ -131,19 +138,18 @@ class BlockIndex:
                     self._sizes[slot] = size
         return self._sizes
 
-    def told(self, block_tokens: int) -> Collection[int]:
-        """Slots of the endpoints that are live, with blocks of this size."""
+    def told(self, block_tokens: int) -> Mapping[int, bool]:
+        """The endpoints that are live, with blocks of this size: by slot, whether what is known is all they hold."""
         told = self._told.get(block_tokens)
         if told is None:
-            told = frozenset(slot for slot, size in self.live_slots.items() if size == block_tokens)
+            told = {slot: self.complete(slot) for slot, size in self.live_slots.items() if size == block_tokens}
             if told:  # sizes come from engines: there are few
                 self._told[block_tokens] = told
         return told
 
     def complete(self, slot: int) -> bool:
         """Whether what is known of a live endpoint is all that it holds."""
-        sources = self._slots[slot]
-        return sources[0].complete if len(sources) == 1 else all(source.complete for source in sources)
+        return all(source.complete for source in self._slots[slot])
 
     # Events
 
@@ -169,7 +175,8 @@ class BlockIndex:
         known = [key for key in found if key is not None]
         self._drop(known, source.bit)
         unknown = len(found) - len(known)
-        source.removed(len(known), unknown)
+        if source.removed(len(known), unknown):
+            self._changed()
         if self._gone:
             self.sweep(len(found) + SWEEP)
         return unknown
@@ -200,17 +207,14 @@ class BlockIndex:
     def matched(self, keys: Sequence[int]) -> dict[int, int]:
         """How many of the leading blocks `keys` each endpoint holds, by slot; those that hold none are left out."""
         matches: dict[int, int] = {}
-        deeper = 0
-        sources = self._sources
+        slots, deeper = self._slot_of, 0
         for blocks, mask in reversed(self.holders(keys)):
-            mask &= ~deeper
-            deeper |= mask
-            while mask:
-                bit = mask & -mask
-                mask ^= bit
-                slot = sources[bit].slot
-                if slot not in matches:
-                    matches[slot] = blocks
+            left = mask ^ deeper  # whose longest match this is: those of deeper levels are in this mask, too
+            deeper = mask
+            while left:
+                top = left.bit_length() - 1
+                left ^= 1 << top
+                matches.setdefault(slots[top], blocks)
         return matches
 
     def holders(self, keys: Sequence[int]) -> Holders:
@@ -250,22 +254,23 @@ class BlockIndex:
                 middle = (low + high) // 2
             depth, valid = high, mask
             levels.append((depth, mask))
+            if len(levels) > MANY_LEVELS:
+                return self._one_by_one(keys)
         return levels
 
     def _one_by_one(self, keys: Sequence[int]) -> Holders:
-        get = self._masks.get
         levels: Holders = []
-        mask = self._valid
-        for depth, key in enumerate(keys):
-            held = get(key, 0) & mask
-            if held != mask:
-                if depth and mask:
-                    levels.append((depth, mask))
-                mask = held
-                if not mask:
-                    return levels
-        if keys and mask:
-            levels.append((len(keys), mask))
+        depth, before = 0, self._valid
+        for held, run in groupby(map(self._masks.get, keys, repeat(0))):
+            mask = held & before
+            if mask != before and depth:
+                levels.append((depth, before))
+            if not mask:
+                return levels
+            before = mask
+            depth += len(list(run))
+        if depth:
+            levels.append((depth, before))
         return levels
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -295,3 +300,6 @@ class BlockIndex:
         self._slots = {}
         for source in self._sources.values():
             self._slots.setdefault(source.slot, []).append(source)
+        self._slot_of = [0] * self._valid.bit_length()
+        for bit, source in self._sources.items():
+            self._slot_of[bit.bit_length() - 1] = source.slot

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -23,6 +23,8 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import Holders, PrefixIndex, block_end
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+
+NOBODY: Mapping[int, bool] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -154,7 +156,7 @@ class Scheduler:
         if not endpoints:
             raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
         cached = self._cached_tokens(request, endpoints)
-        told: Collection[int] = self.block_index.told(request.block_tokens) if request.block_tokens else ()
+        told = self.block_index.told(request.block_tokens) if request.block_tokens else NOBODY
         if told:
             cached = self._told_tokens(request, endpoints, told, cached)
         candidates = Candidates(endpoints, cached, now)
@@ -254,10 +256,10 @@ class Scheduler:
         self,
         request: InferenceRequest,
         endpoints: Sequence[Endpoint],
-        told: Collection[int],
+        told: Mapping[int, bool],
         learnt: Sequence[int],
     ) -> Sequence[int]:
-        """The same, but by what endpoints tell themselves, for those in the slots `told`."""
+        """The same, but by what endpoints tell themselves, for those of the slots `told` (BlockIndex.told)."""
         size = request.block_tokens
         most = max(request.prompt_tokens - 1, 0) // size  # the last token is always computed, and only whole blocks hit
         held = self.block_index.matched(request.blocks)
@@ -265,9 +267,15 @@ class Scheduler:
         tokens = list(learnt)
         for index, endpoint in enumerate(endpoints):
             slot = endpoint.slot
-            if slot in told:
-                exact = min(max(held.get(slot, 0), booked.get(slot, 0)), most) * size
-                tokens[index] = exact if self.block_index.complete(slot) else max(exact, learnt[index])
+            whole = told.get(slot)
+            if whole is None:
+                continue
+            blocks = held.get(slot, 0)
+            if booked and (soon := booked.get(slot, 0)) > blocks:
+                blocks = soon
+            exact = (blocks if blocks < most else most) * size
+            if whole or exact > learnt[index]:
+                tokens[index] = exact
         return tokens
 
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
