@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch
 from llmgate.core.errors import ProtocolViolation
@@ -20,7 +20,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Router
 from llmgate.core.retry import RetryPolicy
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import Endpoint, EndpointSpec
+from llmgate.core.types import Endpoint, EndpointSpec, KvEventSource
 from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
 from llmgate.gateway.asgi import ASGIApp
@@ -32,11 +32,14 @@ from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy, ProxySettings
 from llmgate.gateway.server import Server, Switch, bind
+from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
+from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
-from llmgate.tokens import TokenCounter, TokenizerError, load_tokenizer
+from llmgate.telemetry.tokenizers import ESTIMATED, TokenizerCollector
+from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
 from llmgate.upstream.native import NativeClient
 from llmgate.wire.forwarded import ClientAddress
@@ -50,8 +53,9 @@ logger = logging.getLogger("llmgate")
 class Gateway:
     """One gateway process. Building it binds its ports and loads its tokenizers; `run` serves until `stop`.
 
-    Building raises OSError when a port or the access log cannot be had, TokenizerError, and ValueError for a URL or a
-    file that cannot be used; each says what in one sentence. Without a `source` there is nothing to reload.
+    Building raises OSError when a port or the access log cannot be had, TokenizerError when a tokenizer is not there,
+    and ValueError for a URL or a file that cannot be used; each says what in one sentence. Without a `source` there is
+    nothing to reload.
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class Gateway:
             undo.pop_all()
         self._intake.log_sessions = self.access_log is not None
         self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
+        self.metrics.registry.register(KvEventsCollector(self.pool, self.scheduler.block_index))
+        self.metrics.registry.register(TokenizerCollector(self._libraries, self._intake.uncountable))
         self.data_port: int = data_socket.getsockname()[1]
         self.admin_port: int = admin_socket.getsockname()[1]
         self.client: UpstreamClient = NativeClient()
@@ -97,6 +103,7 @@ class Gateway:
             clock=clock,
             sleep=asyncio.sleep,
             rng=Random(),
+            kv_events=KvEvents(self.scheduler.block_index),
         )
         self._proxy = self._make_proxy()
         self.app = App(
@@ -190,6 +197,12 @@ class Gateway:
         """The configuration's, with the endpoints that there are: one removed by hand is not there, one added is."""
         return self.config.model_copy(update={"endpoints": list(self._endpoints.values())})
 
+    def _libraries(self) -> dict[str, str]:
+        """What counts the prompts of each model that has a tokenizer configured."""
+        counters = self._intake.tokenizers
+        names = [model.name for model in self.config.models if model.tokenizer]
+        return {name: counters[name].library if name in counters else ESTIMATED for name in names}
+
     def is_leaving(self, endpoint: Endpoint) -> bool:
         return self.fleet.is_leaving(endpoint)
 
@@ -226,7 +239,8 @@ class Gateway:
             except ValueError as error:
                 problems.append(f"endpoints[{index}]: {error}")
         tokenizers: dict[str, TokenCounter] = {}
-        loaded = {model.tokenizer: model.name for model in self.config.models if model.tokenizer}
+        loaded = {model.tokenizer: model.name for model in self.config.models if model.name in self._intake.tokenizers}
+        given = {model.tokenizer for model in self.config.models}
         for index, model in enumerate(config.models):
             if model.tokenizer in loaded:
                 tokenizers[model.name] = self._intake.tokenizers[loaded[model.tokenizer]]
@@ -234,7 +248,10 @@ class Gateway:
                 try:
                     tokenizers[model.name] = load_tokenizer(model.tokenizer)
                 except TokenizerError as error:
-                    problems.append(f"models[{index}].tokenizer: {error}")
+                    if model.tokenizer in given:
+                        _warn_of_estimates(model.name, error)
+                    else:
+                        problems.append(f"models[{index}].tokenizer: {error}")
         log = self.access_log
         if config.access_log != self.config.access_log and not problems:
             try:
@@ -432,7 +449,13 @@ def _spec(endpoint: EndpointConfig) -> EndpointSpec:
         node=endpoint.node,
         gpus=tuple(endpoint.gpus or ()),
         labels=endpoint.labels,
+        kv_events=_kv_events(endpoint),
     )
+
+
+def _kv_events(endpoint: EndpointConfig) -> KvEventSource | Literal["auto", "off"]:
+    stated = endpoint.kv_events
+    return stated if isinstance(stated, str) else KvEventSource(stated.endpoint, stated.replay, stated.topic)
 
 
 Contexts = dict[bytes, ssl.SSLContext]
@@ -460,7 +483,24 @@ def _tls(endpoint: EndpointConfig, contexts: Contexts) -> ssl.SSLContext:
 
 
 def _load_tokenizers(config: Config) -> dict[str, TokenCounter]:
-    return {model.name: load_tokenizer(model.tokenizer) for model in config.models if model.tokenizer}
+    """By model. One that is there and cannot be used is told, and the model's prompts are estimated. Raises
+    TokenizerError if a path leads nowhere, which is a mistake of the configuration."""
+    loaded: dict[str, TokenCounter] = {}
+    by_path: dict[str, TokenCounter] = {}
+    for model in config.models:
+        if (path := model.tokenizer) and path not in by_path:
+            find_tokenizer(path)
+            try:
+                by_path[path] = load_tokenizer(path)
+            except TokenizerError as error:
+                _warn_of_estimates(model.name, error)
+        if path and path in by_path:
+            loaded[model.name] = by_path[path]
+    return loaded
+
+
+def _warn_of_estimates(model: str, error: TokenizerError) -> None:
+    logger.warning("the prompts of %s are estimated, since its tokenizer cannot be used: %s", model, error)
 
 
 def _access_log(config: Config) -> AccessLog | None:

@@ -183,3 +183,24 @@ def test_a_log_that_is_off_may_be_said_in_yamls_own_words() -> None:
         assert (
             from_data({"endpoints": [{"url": "http://a"}], "access_log": {"to": off}}, "test", {}).access_log.to == ""
         )
+
+
+@pytest.mark.parametrize("off", ["off", False])
+def test_kv_events_that_are_off_may_be_said_in_yamls_own_words(off: object) -> None:
+    data = {"endpoints": [{"url": "http://a:1", "kv_events": off}, {"url": "http://b:1"}]}
+    assert [endpoint.kv_events for endpoint in from_data(data, "test", {}).endpoints] == ["off", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("key", "address", "says"),
+    [
+        ("endpoint", "tcp://a", "must be tcp://HOST:PORT"),
+        ("endpoint", "http://a:5557", "must be tcp://HOST:PORT"),
+        ("endpoint", "tcp://a:5557/x", "must be tcp://HOST:PORT"),
+        ("endpoint", "tcp://a:99999", "Port out of range"),
+        ("replay", "tcp://*:5558", "the engine's own address"),
+    ],
+)
+def test_kv_events_need_addresses_that_zeromq_takes(key: str, address: str, says: str) -> None:
+    stated = {"endpoint": "tcp://*:5557", "topic": "kv", key: address}
+    assert any(says in problem for problem in problems({"endpoints": [{"url": "http://a:1", "kv_events": stated}]}))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgate.core.estimate import SAMPLE_BYTES, ByteClasses, OutputEstimator, PromptEstimator, byte_classes
+from llmgate.core.estimate import SAMPLE_BYTES, ByteClasses, PromptEstimator, byte_classes
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "13", "lazy", "dogs,", "again", "and", "again.\n"]
 
@@ -191,39 +191,3 @@ def test_a_plain_prompt_has_no_chat_template() -> None:
     estimator = PromptEstimator()
     assert estimator.estimate(byte_classes(b'"Hi"')) < 5
     assert estimator.estimate(byte_classes(chat("Hi"))) > 20
-
-
-def test_before_any_answer_1024_tokens_are_expected_or_the_limit() -> None:
-    estimator = OutputEstimator()
-    assert estimator.expect(None) == 1024
-    assert estimator.expect(4096) == 1024
-    assert estimator.expect(16) == 16
-
-
-def test_the_expected_output_follows_the_answers() -> None:
-    estimator = OutputEstimator()
-    for _ in range(50):
-        estimator.learn(200)
-    assert estimator.expect(None) == 200
-    for _ in range(400):
-        estimator.learn(600)
-    assert estimator.expect(None) == pytest.approx(600, rel=0.02)
-
-
-def test_one_absurd_answer_moves_the_expectation_little() -> None:
-    estimator = OutputEstimator()
-    for _ in range(64):
-        estimator.learn(100)
-    estimator.learn(10**9)
-    assert estimator.expect(None) < 120
-
-
-@given(st.lists(any_usage, max_size=100), st.one_of(st.none(), st.integers()))
-def test_the_expected_output_keeps_its_bounds(answers: list[int], limit: int | None) -> None:
-    estimator = OutputEstimator()
-    for tokens in answers:
-        estimator.learn(tokens)
-    expected = estimator.expect(limit)
-    assert expected >= 1
-    if limit is not None and limit >= 1:
-        assert expected <= limit

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from llmgate.core.health import Health
 from llmgate.core.ledger import OVERRUN_TOKENS, Charge, Ledger
+from llmgate.core.output import OutputPredictor
 from llmgate.core.types import Endpoint, EndpointSpec, TerminationCause
 from tests.core.make import endpoint, request
 
@@ -90,6 +92,23 @@ def test_a_request_that_overruns_its_expectation_stays_booked() -> None:
     charge.prefill_done()
     charge.progress(5000)
     assert there.load.tokens == OVERRUN_TOKENS
+
+
+def test_what_an_answer_is_still_expected_to_have_follows_from_answers_that_became_as_long() -> None:
+    output = OutputPredictor()
+    for length in (50, 2000) * 200:
+        output.learn(length)
+    there, ledger = endpoint(), Ledger()
+    charge = ledger.book(request(10, 1000), there, 0.0, output=output)
+    for _ in range(100):
+        charge.progress(1)
+    assert there.load.decode_tokens == pytest.approx(1900, rel=0.05)
+    assert there.load.kv_tokens == pytest.approx(2010, rel=0.05)
+    for _ in range(1800):
+        charge.progress(1)
+    assert there.load.decode_tokens == pytest.approx(100, rel=0.5)
+    ledger.settle(charge, TerminationCause.COMPLETED)
+    assert (there.load.tokens, there.load.kv_tokens) == (0, 0)
 
 
 def test_causes_are_counted_once_for_each_charge() -> None:

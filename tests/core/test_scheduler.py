@@ -220,7 +220,7 @@ def test_what_each_endpoint_holds_is_its_own_longest_match(depths: list[int], da
 def test_the_output_expectation_is_learnt_from_completed_answers_only() -> None:
     scheduler = Scheduler(pool(1), Fixed())
     assert scheduler.expect_output("m", Kind.CHAT, None) == 1024
-    assert scheduler.expect_output("m", Kind.CHAT, 300) == 300
+    assert 200 < scheduler.expect_output("m", Kind.CHAT, 300) < 300
     assert scheduler.expect_output("m", Kind.EMBEDDING, None) == 0
     for cause in (TerminationCause.CLIENT_GONE, *[TerminationCause.COMPLETED] * 60):
         asked = request()

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import re
 
+from llmgate.core.blocks import BlockIndex
 from llmgate.core.health import State
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, Usage
 from llmgate.gateway.admin import create_admin_app
 from llmgate.routing import registry
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
+from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
+from llmgate.telemetry.tokenizers import TokenizerCollector
 from tests.core.make import pool
 from tests.docs.pages import read, rows
 from tests.support.control import FakeControl
@@ -31,6 +34,12 @@ def busy_metrics() -> str:
     metrics.reloaded("applied")
     log = AccessLog("/dev/null")
     metrics.registry.register(DroppedCollector(lambda: log))
+    index = BlockIndex()
+    index.open(0)
+    index.count(0, "stored")
+    index.lags[0] = 0.1
+    metrics.registry.register(KvEventsCollector(endpoints, index))
+    metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
     return metrics.render()[0].decode()
 
 

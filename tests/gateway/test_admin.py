@@ -180,9 +180,9 @@ async def test_decisions_are_explained_newest_first(scheduler: Scheduler) -> Non
         "cached_tokens": 0,
         "tied": 1,
         "candidates": [
-            {"endpoint": "b", "cost": 1, "cached_tokens": 0},
-            {"endpoint": "a", "cost": 2, "cached_tokens": 0},
-            {"endpoint": SOCKET, "cost": None, "cached_tokens": 0},  # JSON has no infinity
+            {"endpoint": "b", "cost": 1, "cached_tokens": 0, "cached_source": "learnt"},
+            {"endpoint": "a", "cost": 2, "cached_tokens": 0, "cached_source": "learnt"},
+            {"endpoint": SOCKET, "cost": None, "cached_tokens": 0, "cached_source": "learnt"},  # JSON has no infinity
         ],
     }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from llmgate.core.scheduler import Decision
-from llmgate.core.types import Endpoint, InferenceRequest
+from llmgate.core.scheduler import Decision, Scheduler
+from llmgate.core.types import Endpoint, InferenceRequest, Kind
+from llmgate.gateway.intake import Intake
+from llmgate.routing.registry import create
+from llmgate.tokens import load_tokenizer
+from llmgate.wire.kinds import KINDS
+from llmgate.wire.token_keys import block_keys, token_seed
+from tests.core import make
 from tests.support.fake_engine import FakeEngine, completion, sse, stream
 from tests.support.raw_client import connect, post
 from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
@@ -210,10 +218,117 @@ async def test_who_holds_a_prompt_is_looked_up_anew_when_counting_took_time(engi
     assert looked_up == [None]
 
 
-async def test_a_prompt_that_the_tokenizer_cannot_do_is_estimated(engine: FakeEngine) -> None:
+async def test_a_prompt_that_the_tokenizer_cannot_do_is_estimated_which_is_told_once(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving(engine, models=[{"name": "m", "tokenizer": "embedded"}]) as served:
-        for messages in ("text", [{"no": "role"}], [1, 2], {"a": 1}):
+        for messages in ("secret", [{"no": "role"}], [1, 2], {"a": 1}):
             assert (await served.chat(HELLO | {"messages": messages})).status_code == 200
+        assert await served.metric('llmgate_uncountable_prompts_total{model="m"}') == 4
+        assert await served.metric('llmgate_tokenizer_info{library="fastokens",model="m"}') == 1
+    told = [record.message for record in caplog.records if "are estimated" in record.message]
+    assert len(told) == 1
+    assert "secret" not in told[0]
+
+
+async def test_a_template_that_raises_is_told_and_its_prompts_are_estimated(
+    engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(str(files("llmgate.tokens") / "embedded/tokenizer.json"), tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception(messages[0].content) }}")
+    async with serving(engine, models=[{"name": "m", "tokenizer": str(tmp_path)}]) as served:
+        assert (await served.chat(HELLO)).status_code == 200
+        assert served.gateway.scheduler.decisions[-1].prompt_tokens > 0
+        assert await served.metric('llmgate_uncountable_prompts_total{model="m"}') == 1
+    assert "a prompt of m cannot be counted (the chat template refuses these messages" in caplog.text
+
+
+async def test_a_tokenizer_that_cannot_be_used_is_told_and_requests_are_served(
+    engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    async with serving(engine, models=[{"name": "m", "tokenizer": str(tmp_path)}]) as served:
+        assert (await served.chat(HELLO)).status_code == 200
+        assert await served.metric('llmgate_tokenizer_info{library="none",model="m"}') == 1
+    assert "the prompts of m are estimated, since its tokenizer cannot be used" in caplog.text
+
+
+class Threads(ThreadPoolExecutor):
+    """Counts what is done off the event loop."""
+
+    done = 0
+
+    def submit(self, work: Any, /, *args: Any, **named: Any) -> Future[Any]:
+        self.done += 1
+        return super().submit(work, *args, **named)
+
+
+def intake_of(blocks: int | None = None) -> Intake:
+    scheduler = Scheduler(make.pool(1), create("round-robin"))
+    scheduler.block_tokens = lambda model: blocks  # type: ignore[method-assign]
+    return Intake(scheduler, {"m": load_tokenizer("embedded")})
+
+
+async def counted(intake: Intake, kind: Kind, **fields: Any) -> InferenceRequest:
+    body = json.dumps({"model": "m", **fields}).encode()
+    request, parsed = intake.understand(KINDS[kind], [], body, "r", 0.0)
+    await intake.count(request, parsed)
+    return request
+
+
+async def test_only_what_takes_long_leaves_the_event_loop() -> None:
+    intake, threads = intake_of(), Threads()
+    asyncio.get_running_loop().set_default_executor(threads)
+    intake.tokenizers["m"].seconds_per_byte = 50e-9  # 4,000 bytes in 200 µs
+    turn = {"role": "user", "content": "Hello " * 300}
+    await counted(intake, Kind.CHAT, messages=[turn])
+    assert threads.done == 0
+    await counted(intake, Kind.CHAT, messages=[turn] * 6)
+    assert threads.done == 1
+    await counted(intake, Kind.CHAT, messages=[turn] * 7)  # of which six are known
+    assert threads.done == 1
+    await counted(intake, Kind.CHAT, messages=[turn] * 60)  # reading it alone takes too long
+    assert threads.done == 2
+
+
+async def test_keys_of_the_blocks_of_tokens_come_with_the_count_where_engines_tell_of_theirs() -> None:
+    intake, counter = intake_of(16), load_tokenizer("embedded")
+    messages = [{"role": "user", "content": "Hello " * 100}]
+    request = await counted(intake, Kind.CHAT, messages=messages)
+    ids = counter.chat_ids(messages)
+    assert request.block_tokens == 16
+    assert list(request.blocks) == block_keys(ids, 16, token_seed(""))
+    assert request.prompt_tokens == len(ids)
+    for prompt, of in (("Hello " * 50, counter.text_ids("Hello " * 50)), ([*range(40)], range(40))):
+        request = await counted(intake, Kind.COMPLETION, prompt=prompt)
+        assert list(request.blocks) == block_keys(of, 16, token_seed(""))
+    assert (await counted(intake, Kind.COMPLETION, prompt=["Hello " * 50] * 2)).blocks == ()
+
+
+async def test_without_engines_that_tell_of_their_blocks_there_are_no_keys() -> None:
+    request = await counted(intake_of(None), Kind.CHAT, messages=[{"role": "user", "content": "Hello " * 100}])
+    assert (request.blocks, request.block_tokens) == ((), 0)
+
+
+async def test_a_cache_salt_makes_other_keys() -> None:
+    intake, messages = intake_of(16), [{"role": "user", "content": "Hello " * 100}]
+    plain = await counted(intake, Kind.CHAT, messages=messages)
+    salted = await counted(intake, Kind.CHAT, messages=messages, cache_salt="é")
+    assert list(salted.blocks) == block_keys(load_tokenizer("embedded").chat_ids(messages), 16, token_seed("", "é"))
+    assert not set(plain.blocks) & set(salted.blocks)
+
+
+async def test_whose_request_it_is_comes_from_its_user_or_its_key() -> None:
+    intake, spec = intake_of(), KINDS[Kind.CHAT]
+
+    def tenant(body: bytes, *headers: tuple[bytes, bytes]) -> object:
+        return intake.understand(spec, list(headers), body, "r", 0.0)[0].tenant
+
+    keyed, named = b'{"model": "m"}', b'{"model": "m", "user": "u"}'
+    assert tenant(keyed) is None
+    assert tenant(keyed, (b"authorization", b"a")) == tenant(keyed, (b"authorization", b"a"))
+    assert tenant(keyed, (b"authorization", b"a")) != tenant(keyed, (b"authorization", b"b"))
+    assert tenant(named, (b"authorization", b"a")) == tenant(named, (b"authorization", b"b"))
 
 
 async def test_estimates_learn_from_what_engines_report() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from llmgate.core.health import State
-from llmgate.core.types import Kind, TerminationCause
+from llmgate.core.types import TerminationCause
 from llmgate.testing.fake_upstream import LAST_CHUNK, STREAM_HEAD, ReceivedRequest, chunk
-from llmgate.tokens import TokenCounter
+from llmgate.tokens import Counted, Pending
 from llmgate.wire.headers import Header
 from tests.support.fake_engine import FakeEngine, completion, gone, stream, until
 from tests.support.raw_client import RawClient, connect, post
@@ -133,12 +133,12 @@ async def test_leaving_while_the_prompt_is_counted_leaves_no_work_for_an_engine(
 ) -> None:
     counting, go_on = threading.Event(), threading.Event()
 
-    def slowly(counter: TokenCounter, kind: Kind, fields: object) -> int:
+    def slowly() -> Counted:
         counting.set()
         assert go_on.wait(5)
-        return 1000
+        return Counted(1000)
 
-    monkeypatch.setattr("llmgate.gateway.intake.count_prompt", slowly)
+    monkeypatch.setattr("llmgate.gateway.intake.prepare_prompt", lambda *_: Pending(10**9, slowly))
     long = STREAMED | {"messages": [{"role": "user", "content": "Hello " * 1000}]}
     async with FakeEngine() as engine, serving(engine, models=[{"name": "m", "tokenizer": "embedded"}]) as served:
         others = served.client_connections

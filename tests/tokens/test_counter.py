@@ -8,8 +8,9 @@ import pytest
 
 from llmgate.core.types import Kind
 from llmgate.tokens import TokenCounter, TokenizerError, count_prompt, load_tokenizer
+from tests.tokens.record_engine_ids import requests
 
-RECORDED = Path(__file__).with_name("llama_cpp_counts.jsonl")
+ENGINE_IDS = Path(__file__).with_name("engine_ids.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +18,25 @@ def counter() -> TokenCounter:
     return load_tokenizer("embedded")
 
 
-def recorded() -> list[dict[str, Any]]:
-    _source, *pairs = map(json.loads, RECORDED.read_text("utf-8").splitlines())
-    return pairs
-
-
-@pytest.mark.parametrize("pair", recorded(), ids=lambda pair: str(pair["prompt_tokens"]))
+@pytest.mark.parametrize("pair", requests(), ids=lambda pair: str(pair["prompt_tokens"]))
 def test_the_count_is_the_one_that_the_engine_reported(counter: TokenCounter, pair: dict[str, Any]) -> None:
     kind = Kind.CHAT if "messages" in pair else Kind.COMPLETION
     assert count_prompt(counter, kind, pair) == pair["prompt_tokens"]
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+def test_the_ids_are_those_that_real_engines_compute(counter: TokenCounter, engine: str) -> None:
+    answers = [json.loads(line)[engine] for line in ENGINE_IDS.read_text("utf-8").splitlines()]
+    compared = 0
+    for request, ids in zip(requests(), answers, strict=True):
+        if ids is None:  # asked for by ids
+            continue
+        if "messages" in request:
+            assert list(counter.chat_ids(request["messages"], request.get("tools"))) == ids
+        else:
+            assert list(counter.text_ids(request["prompt"])) == ids
+        compared += 1
+    assert compared == 53
 
 
 def test_token_ids_are_counted_as_they_are(counter: TokenCounter) -> None:

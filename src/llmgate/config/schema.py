@@ -147,6 +147,37 @@ def _served_model(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _zmq_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme == "ipc" and (parts.netloc or parts.path):
+        return text
+    if parts.scheme != "tcp" or _has_blanks(text) or not parts.netloc or parts.path or not parts.port:
+        raise ValueError("must be tcp://HOST:PORT, tcp://*:PORT or ipc://PATH")
+    return text
+
+
+def _connectable(text: str) -> str:
+    if "*" in text:
+        raise ValueError("must be the engine's own address: replays are asked for there")
+    return text
+
+
+ZmqAddress = Annotated[str, AfterValidator(_zmq_address)]
+
+
+class KvEventsConfig(Section):
+    """Where an engine's KV events come from, when it does not say so itself."""
+
+    endpoint: ZmqAddress
+    """With a host, it is connected to; tcp://*:PORT is listened on, for an engine that connects to the gateway."""
+    replay: Annotated[ZmqAddress, AfterValidator(_connectable)] | None = None
+    topic: str = ""
+
+
+def _kv_events(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads `off` and `no` as false
+
+
 class EndpointConfig(Section):
     url: EngineUrl
     name: Name = ""
@@ -160,6 +191,8 @@ class EndpointConfig(Section):
     api_key: Secret = SecretStr("")
     tls_ca: Path | None = None
     """PEM file of the authorities that an https engine's certificate is checked against; default: the system's."""
+    kv_events: Annotated[Literal["auto", "off"] | KvEventsConfig, BeforeValidator(_kv_events)] = "auto"
+    """What the engine tells of its KV cache; auto: from where it says itself (vLLM's GET /kv_event_sources)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -247,7 +280,8 @@ class ModelConfig(Section):
     name: Name
     aliases: list[Name] = Field(default_factory=list)
     tokenizer: str | None = None
-    """A directory, a tokenizer.json, or `embedded` (SmolLM2); prompts are then counted exactly."""
+    """A directory (after `transformers:` as transformers loads it), a tokenizer.json, or `embedded` (SmolLM2); prompts
+    are then counted exactly."""
     timeouts: ModelTimeouts | None = None
 
 

@@ -1,9 +1,8 @@
-"""How many tokens a request will cost, guessed from its raw bytes and corrected by what the engines report.
+"""How many tokens a prompt has, guessed from its raw bytes and corrected by what the engines report.
 
 A prompt is described by counts of byte classes (`byte_classes`, a few microseconds at any length); a linear model per
-served model turns these into tokens (`PromptEstimator`) and learns from each answer's `usage`. Output length has no
-such evidence beforehand, so `OutputEstimator` keeps a decayed mean. How well this does, and what it costs, is in
-docs/token-estimates.md; benchmarks/estimate/ prints the table.
+served model turns these into tokens (`PromptEstimator`) and learns from each answer's `usage`. How well this does, and
+what it costs, is in docs/token-estimates.md; benchmarks/estimate/ prints the table.
 """
 
 from __future__ import annotations
@@ -229,39 +228,3 @@ def _prior(x: list[float]) -> float:
 def _within_band(tokens: float, prior: float) -> float:
     least, most = prior / _BAND, prior * _BAND + _TEMPLATE
     return least if tokens < least else most if tokens > most else tokens
-
-
-# Output tokens -----------------------------------------------------------------------------------------------------
-
-
-class OutputEstimator:
-    """Expected output tokens of one model: the decayed mean of past answers, bounded by the request's max_tokens.
-
-    The mean and not the median, because what is booked on an endpoint is a sum over its requests, and only means add
-    up. The first answers are averaged evenly; from MEMORY answers on, each weighs 1/MEMORY and fades, so a change of
-    traffic shows within some hundred answers. An answer counts as at most 4 times the mean plus 256.
-    """
-
-    __slots__ = ("_mean", "samples")
-
-    DEFAULT = 1024  # tokens, before any answer
-    MEMORY = 64
-
-    def __init__(self) -> None:
-        self._mean = float(self.DEFAULT)
-        self.samples = 0
-
-    def expect(self, max_tokens: int | None) -> int:
-        """At least 1, at most `max_tokens` where that is a positive number."""
-        mean = max(1, round(self._mean))
-        return mean if max_tokens is None else max(1, min(mean, max_tokens))
-
-    def learn(self, completion_tokens: int) -> None:
-        """Take in the length of an answer that ran to its end. Zero and less are ignored."""
-        if completion_tokens <= 0:
-            return
-        bound = 4.0 * self._mean + 256.0
-        length = float(completion_tokens) if completion_tokens < bound else bound
-        if self.samples < self.MEMORY:
-            self.samples += 1
-        self._mean += (length - self._mean) / self.samples

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+from llmgate.core.output import OutputPredictor
 from llmgate.core.types import Endpoint, InferenceRequest, Load, TerminationCause
 
 OVERRUN_TOKENS = 16
 """A request that has produced all it was expected to is still running: it stays booked with this many tokens."""
+
+REVISE_TOKENS = 64
+"""When so many tokens of an answer have come, what is still expected of it is revised, and after each quarter more."""
 
 
 class Charge:
@@ -20,7 +24,11 @@ class Charge:
         "_decode",
         "_kv",
         "_load",
+        "_output",
         "_prefill",
+        "_prefill_booked",
+        "_produced",
+        "_revise_at",
         "booked_at",
         "endpoint",
         "prompt_tokens",
@@ -30,7 +38,13 @@ class Charge:
     )
 
     def __init__(
-        self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float, trial: int
+        self,
+        request: InferenceRequest,
+        endpoint: Endpoint,
+        cached_tokens: int,
+        now: float,
+        trial: int,
+        output: OutputPredictor | None,
     ) -> None:
         self.request = request
         self.prompt_tokens = request.prompt_tokens  # the request's may be corrected meanwhile
@@ -40,7 +54,7 @@ class Charge:
         self.settled = False
         self._load = load = endpoint.load
         prefill = request.prompt_tokens - cached_tokens
-        self._prefill = prefill = prefill if prefill > 0 else 0
+        self._prefill = self._prefill_booked = prefill = prefill if prefill > 0 else 0
         self._decode = decode = request.expected_output_tokens
         load.requests += 1
         load.prefill_tokens += prefill
@@ -49,10 +63,18 @@ class Charge:
         self._kv = kv = prefill + decode
         load.kv_tokens += kv
         load.recent_tokens += kv
+        self._output = output
+        self._produced = 0
+        self._revise_at = REVISE_TOKENS
 
     @property
     def outstanding_tokens(self) -> int:
         return self._prefill + self._decode
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the prompt is still work ahead: the answer has not begun, and may yet."""
+        return self._prefill > 0
 
     def prefill_done(self) -> None:
         """The answer has begun: the prompt is no longer work ahead. Safe to call again."""
@@ -64,10 +86,26 @@ class Charge:
         """`tokens` more of the answer have come."""
         if self.settled:
             return
+        self._produced = produced = self._produced + tokens
+        if produced >= self._revise_at and self._output is not None:
+            self._revise(self._output, produced)
+            return
         done = min(tokens, self._decode - OVERRUN_TOKENS)
         if done > 0:
             self._load.decode_tokens -= done
             self._decode -= done
+
+    def _revise(self, output: OutputPredictor, produced: int) -> None:
+        """An answer that has become long is likely to become longer: book what answers as long as it had to come."""
+        request = self.request
+        expected = output.remaining(produced, request.max_tokens, request.prompt_tokens, request.tenant)
+        left = max(round(expected), OVERRUN_TOKENS)
+        room = self._prefill_booked + produced + left
+        load = self._load
+        load.decode_tokens += left - self._decode
+        load.kv_tokens += room - self._kv
+        self._decode, self._kv = left, room
+        self._revise_at = produced + max(REVISE_TOKENS, produced // 4)
 
 
 class Ledger:
@@ -80,11 +118,19 @@ class Ledger:
         self.causes: Counter[TerminationCause] = Counter()
 
     def book(
-        self, request: InferenceRequest, endpoint: Endpoint, now: float, *, cached_tokens: int = 0, trial: int = 0
+        self,
+        request: InferenceRequest,
+        endpoint: Endpoint,
+        now: float,
+        *,
+        cached_tokens: int = 0,
+        trial: int = 0,
+        output: OutputPredictor | None = None,
     ) -> Charge:
-        """Book `request` on `endpoint`, less the prompt tokens that it is thought to hold in its prefix cache."""
+        """Book `request` on `endpoint`, less the prompt tokens that it is thought to hold in its prefix cache. `output`
+        says what is still to come of an answer that has begun; without it what was expected is counted down."""
         self.open_charges += 1
-        return Charge(request, endpoint, cached_tokens, now, trial)
+        return Charge(request, endpoint, cached_tokens, now, trial, output)
 
     def settle(self, charge: Charge, cause: TerminationCause) -> bool:
         """Take the charge off its endpoint. False, and no effect, if that was done before."""

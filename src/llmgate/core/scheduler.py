@@ -7,20 +7,25 @@ A shell calls, for each request: `admit`; then for each attempt `schedule` and `
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from llmgate.core.beginnings import KnownBeginnings
+from llmgate.core.blocks import BlockIndex
+from llmgate.core.booked import Bookings
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
-from llmgate.core.estimate import ByteClasses, OutputEstimator, PromptEstimator, byte_classes
+from llmgate.core.estimate import ByteClasses, PromptEstimator, byte_classes
 from llmgate.core.ledger import Charge, Ledger
+from llmgate.core.output import OutputPredictor
 from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import Holders, PrefixIndex, block_end
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.residency import Residency
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+
+NOBODY: Mapping[int, bool] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +41,7 @@ class Decision:
     candidates: Candidates
     costs: Sequence[float]  # aligned with candidates.endpoints, in the policy's unit, lower is better
     tied: int  # how many candidates shared the lowest cost
+    told: Collection[int] = ()  # slots of those whose own KV events say what they hold; of the others it was learnt
 
     def ranking(self) -> list[Endpoint]:
         """All candidates, the chosen one first, the others by cost."""
@@ -52,7 +58,7 @@ class ModelKnowledge:
 
     def __init__(self) -> None:
         self.prompt = PromptEstimator()
-        self.output = OutputEstimator()
+        self.output = OutputPredictor()
 
 
 class Scheduler:
@@ -70,6 +76,8 @@ class Scheduler:
         self.decisions: deque[Decision] = deque(maxlen=keep_decisions)
         self._random = Random(seed)
         self.router = router
+        self.block_index = BlockIndex()  # fed by probes
+        self._bookings = Bookings()
         self._prefixes = PrefixIndex(prefix_capacity)
         self._residencies: dict[Endpoint, Residency] = {}
         self._beginnings = KnownBeginnings()
@@ -98,8 +106,28 @@ class Scheduler:
             known = self._knowledge[model] = ModelKnowledge()
         return known
 
-    def expect_output(self, model: str, kind: Kind, max_tokens: int | None) -> int:
-        return self.knowledge(model).output.expect(max_tokens) if kind.generates else 0
+    def expect_output(
+        self, model: str, kind: Kind, max_tokens: int | None, prompt_tokens: int = 0, tenant: Hashable = None
+    ) -> int:
+        """Output tokens on average; 0 for a kind that makes none. `tenant` is whatever tells who asks."""
+        if not kind.generates:
+            return 0
+        return round(self.knowledge(model).output.expect(max_tokens, prompt_tokens, tenant))
+
+    def block_tokens(self, model: str) -> int | None:
+        """Tokens of the KV blocks of the endpoints of `model` that tell what they hold, the most common size if they
+        differ; None when none of them does, and chain keys of token blocks are of no use."""
+        live = self.block_index.live_slots
+        if not live:
+            return None
+        sizes = Counter(live.get(endpoint.slot) for endpoint in self.pool if model in endpoint.models)
+        del sizes[None]
+        return sizes.most_common(1)[0][0] if sizes else None
+
+    def chain_name(self, model: str) -> str:
+        """What the first token block of a prompt for `model` is seeded with: the name of a LoRA adapter, else nothing,
+        as an endpoint's own model needs none to be told from others there."""
+        return model if model in self.block_index.adapters else ""
 
     def holders(self, keys: Sequence[int]) -> Holders:
         """Who has seen how much of the prompt with these chain keys."""
@@ -131,7 +159,11 @@ class Scheduler:
             endpoints = [endpoint for endpoint in endpoints if endpoint.busy_until <= now] or endpoints
         if not endpoints:
             raise NoReadyEndpoint(f"No other endpoint of the model `{request.model}` is ready; try again shortly.")
-        candidates = Candidates(endpoints, self._cached_tokens(request, endpoints), now)
+        cached = self._cached_tokens(request, endpoints)
+        told = self.block_index.told(request.block_tokens) if request.block_tokens else NOBODY
+        if told:
+            cached = self._told_tokens(request, endpoints, told, cached)
+        candidates = Candidates(endpoints, cached, now)
         costs = self._router.score(request, candidates)
         chosen, tied = self._pick(endpoints, costs)
         decision = Decision(
@@ -144,6 +176,7 @@ class Scheduler:
             candidates,
             costs,
             tied,
+            told,
         )
         self.decisions.append(decision)
         return decision
@@ -152,12 +185,17 @@ class Scheduler:
         """Put the request on the chosen endpoint's account. Whoever calls this owes a `settle`."""
         endpoint = decision.endpoint
         trial = endpoint.health.begin_request()
-        charge = self.ledger.book(request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial)
+        output = self.knowledge(request.model).output if request.kind.generates else None
+        charge = self.ledger.book(
+            request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial, output=output
+        )
         request.cached_tokens = decision.cached_tokens
         try:
             if request.prefix:
                 self._prefixes.record(request.prefix, endpoint.slot)
                 self._uses(endpoint, request, 0)
+            if request.blocks:
+                self._bookings.record(request.blocks, charge)
             self._router.booked(request, endpoint, now)
         except BaseException:  # a third party's router: nobody holds the charge yet
             self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
@@ -212,6 +250,8 @@ class Scheduler:
         if endpoint is not None:
             self._prefixes.forget(endpoint.slot)
             self._residencies.pop(endpoint, None)
+            self._bookings.forget(endpoint.slot)
+            self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
         return endpoint
 
@@ -220,7 +260,33 @@ class Scheduler:
         if request.byte_classes is not None and not usage.counted:
             knowledge.prompt.learn(request.byte_classes, usage.prompt_tokens)
         if request.kind.generates:
-            knowledge.output.learn(usage.completion_tokens)
+            knowledge.output.learn(usage.completion_tokens, request.prompt_tokens, request.tenant)
+
+    def _told_tokens(
+        self,
+        request: InferenceRequest,
+        endpoints: Sequence[Endpoint],
+        told: Mapping[int, bool],
+        learnt: Sequence[int],
+    ) -> Sequence[int]:
+        """The same, but by what endpoints tell themselves, for those of the slots `told` (BlockIndex.told)."""
+        size = request.block_tokens
+        most = max(request.prompt_tokens - 1, 0) // size  # the last token is always computed, and only whole blocks hit
+        held = self.block_index.matched(request.blocks)
+        booked = self._bookings.matched(request.blocks)
+        tokens = list(learnt)
+        for index, endpoint in enumerate(endpoints):
+            slot = endpoint.slot
+            whole = told.get(slot)
+            if whole is None:
+                continue
+            blocks = held.get(slot, 0)
+            if booked and (soon := booked.get(slot, 0)) > blocks:
+                blocks = soon
+            exact = (blocks if blocks < most else most) * size
+            if whole or exact > learnt[index]:
+                tokens[index] = exact
+        return tokens
 
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
         """Prompt tokens that each endpoint is thought to hold in its cache: those that it has seen, and where the size

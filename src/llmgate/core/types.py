@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from llmgate.core.estimate import ByteClasses
@@ -93,6 +93,9 @@ class InferenceRequest:
     holders: Holders | None = None  # who has seen how much of `prefix`, where that was just looked up
     byte_classes: ByteClasses | None = None  # what the estimate was made from; None when the count is exact
     session: str | None = None  # what ties requests of one conversation together; None unless somebody asked for it
+    blocks: Sequence[int] = ()  # chain keys of the prompt's whole blocks of tokens, see core/blocks.py
+    block_tokens: int = 0  # tokens of one of them; 0: the prompt's token ids are not known
+    tenant: Hashable = None  # whose answers have lengths alike: whatever tells who asks
     cached_tokens: int = 0  # that the endpoint it was last booked on was thought to hold of its prompt
 
     @property
@@ -157,6 +160,15 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class KvEventSource:
+    """Where an engine, or one data-parallel rank of it, tells of its KV cache; ZeroMQ addresses."""
+
+    endpoint: str
+    replay: str | None = None  # where batches that were missed are to be had again
+    topic: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpec:
     """What configuration says of one endpoint. A reload may put another in its place; name and URL stay."""
 
@@ -170,6 +182,7 @@ class EndpointSpec:
     precisions: Mapping[str, str] = field(default_factory=dict)  # by public model name, where stated
     node: str | None = None
     gpus: Sequence[int | str] = ()  # of the node: indices or UUIDs
+    kv_events: KvEventSource | Literal["auto", "off"] = "auto"  # auto: where the engine says itself
 
 
 @dataclass(slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
@@ -102,6 +103,9 @@ class CandidateView(BaseModel):
     endpoint: str
     cost: float | None = Field(description="in the policy's own unit, the lowest wins; null: not finite")
     cached_tokens: int = Field(description="leading prompt tokens that it is thought to hold")
+    cached_source: Literal["events", "learnt"] = Field(
+        description="by what: its own KV events, or what was routed there"
+    )
 
 
 class DecisionView(BaseModel):
@@ -133,7 +137,12 @@ class DecisionView(BaseModel):
             cached_tokens=decision.cached_tokens,
             tied=decision.tied,
             candidates=[
-                CandidateView(endpoint=e.name, cost=cost if math.isfinite(cost) else None, cached_tokens=cached)
+                CandidateView(
+                    endpoint=e.name,
+                    cost=cost if math.isfinite(cost) else None,
+                    cached_tokens=cached,
+                    cached_source="events" if e.slot in decision.told else "learnt",
+                )
                 for e, cost, cached in order
             ],
         )

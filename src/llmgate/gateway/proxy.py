@@ -306,7 +306,7 @@ class Proxy:
             overhead=exchange.dispatched - arrived,
             usage=exchange.usage,
             stream=exchange.meter is not None,
-            estimated_prompt_tokens=None if request.byte_classes is None else request.prompt_tokens,
+            estimated_prompt_tokens=request.prompt_tokens if exchange.spec.prompt else None,
         )
 
     def _log(self, exchange: Exchange, log: AccessLog) -> None:

@@ -9,16 +9,17 @@ from random import Random
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import Endpoint
 from llmgate.probes.health import HealthProbe
+from llmgate.probes.kv_events import KvEvents, KvEventsProbe
 from llmgate.probes.page import Fetch, Pace
 from llmgate.probes.periodic import Sleep, repeat
 from llmgate.probes.scrape import Scraper
 
 
 class Monitor:
-    """Two tasks for each watched endpoint, so that one which hangs delays no other.
+    """Three tasks for each watched endpoint, so that one which hangs delays no other.
 
     It never gives up on an endpoint. What it learns goes into the endpoint's `health`, `engine`, `models` (through the
-    pool) and `metrics`.
+    pool) and `metrics`, and what its KV cache holds into the index of `kv_events`; without these, nobody asks for it.
     """
 
     def __init__(
@@ -31,7 +32,10 @@ class Monitor:
         clock: Callable[[], float],
         sleep: Sleep,
         rng: Random,
+        kv_events: KvEvents | None = None,
     ) -> None:
+        self._kv_events = kv_events
+        self._kv_probes: dict[Endpoint, KvEventsProbe] = {}
         self._pool = pool
         self._fetch = fetch
         self._health = health
@@ -48,12 +52,13 @@ class Monitor:
             return
         probe = HealthProbe(self._pool, endpoint, self._fetch, self._health)
         scraper = Scraper(endpoint, self._fetch, self._scrape, self._clock, probe)
+        works: dict[str, HealthProbe | Scraper | KvEventsProbe] = {"health": probe, "metrics": scraper}
+        if self._kv_events is not None:
+            following = KvEventsProbe(self._kv_events, endpoint, self._fetch, self._scrape, probe)
+            works["KV events"] = self._kv_probes[endpoint] = following
         self._tasks[endpoint] = tuple(
             asyncio.create_task(repeat(name, work, work.interval, sleep=self._sleep, rng=self._rng), name=name)
-            for name, work in (
-                (f"health of {endpoint.name}", probe),
-                (f"metrics of {endpoint.name}", scraper),
-            )
+            for name, work in ((f"{what} of {endpoint.name}", work) for what, work in works.items())
         )
 
     def unwatch(self, endpoint: Endpoint) -> None:
@@ -62,6 +67,8 @@ class Monitor:
             task.cancel()
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+        if (following := self._kv_probes.pop(endpoint, None)) is not None:
+            following.close()
 
     def set_pace(self, health: Pace, scrape: Pace) -> None:
         """How often from now on; everything that is watched is asked at once."""
@@ -81,3 +88,5 @@ class Monitor:
         for endpoint in list(self._tasks):
             self.unwatch(endpoint)
         await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._kv_events is not None:
+            self._kv_events.close()

@@ -39,7 +39,7 @@ OVERHEAD = Shape(
 )
 ESTIMATE = Shape(
     "llmgate_estimate_error_ratio",
-    "Estimated prompt tokens / the engine's own count: 1 is exact, above 1 too high.",
+    "Prompt tokens that routing went by / the engine's own count: 1 is exact, as it should be with a tokenizer.",
     (0.25, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1, 1.25, 1.5, 2, 4),
 )
 
@@ -110,7 +110,7 @@ class Metrics:
     ) -> None:
         """One request is over, however it ended; `endpoint` is the last one tried, times are seconds.
 
-        What is None is not counted. `estimated_prompt_tokens` is None when the prompt was counted exactly.
+        What is None is not counted. `estimated_prompt_tokens` are those that routing went by, however it got them.
         """
         self._ended.append((model, endpoint, status, stream, duration, ttft, overhead, usage, estimated_prompt_tokens))
         if len(self._ended) >= BATCH:

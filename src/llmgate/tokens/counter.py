@@ -1,36 +1,129 @@
-"""Exact prompt tokens: what an engine with the same tokenizer and template will report as `usage.prompt_tokens`.
-
-Counting takes about 0.3 ms a KB, most of it without the interpreter lock: run it off the event loop for long prompts.
-"""
+"""Exact prompt tokens: what an engine with the same tokenizer and template counts, and the ids that it computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmgate.core.types import Kind
 from llmgate.tokens.errors import TokenizerError
+from llmgate.tokens.memory import Piece, PieceMemory
+from llmgate.tokens.probes import CODE, SCRIPTS
 
 if TYPE_CHECKING:  # jinja2 costs 12 MB, which only a configured tokenizer shall cost
     from llmgate.tokens.chat_template import ChatTemplate, Message
+    from llmgate.tokens.cuts import Cutter
+    from llmgate.tokens.encoders import Encoder, Ids
+
+MEMORY_BYTES = 32 * 2**20
+"""For the beginnings of chats, of each tokenizer: some 60,000 messages."""
+
+_NOTHING: Ids = array("I")
+_NO_KEYS: array[int] = array("Q")
 
 
-class Encoder(Protocol):
-    def __call__(self, texts: list[str], add_special_tokens: bool) -> int:
-        """Tokens of all texts together, each encoded by itself."""
-        ...
+class Chain(NamedTuple):
+    """How chain keys are made of ids: `keys_of(ids, block_tokens, seed)` gives those of whole blocks, and goes on from
+    the last key when that is the seed."""
+
+    keys_of: Callable[[Sequence[int], int, int], Sequence[int]]
+    block_tokens: int
+    seed: int
+
+
+class Counted(NamedTuple):
+    tokens: int
+    keys: Sequence[int] = ()  # of the whole blocks; none without a Chain
+
+
+class Prepared:
+    """A prompt of which some of the beginning may be known; `finish` encodes the rest."""
+
+    __slots__ = ("_chain", "_counter", "_known", "_names", "_pieces", "unknown_bytes")
+
+    def __init__(self, counter: TokenCounter, pieces: list[bytes], chain: Chain | None) -> None:
+        kind = b"" if chain is None else b"%d %d" % (chain.block_tokens, chain.seed)
+        self._counter = counter
+        self._chain = chain
+        self._names = counter.memory.names(pieces[:-1], kind)  # the last piece never begins another prompt
+        self._known = counter.memory.known(self._names)
+        self._pieces = pieces[len(self._known) :]
+        self.unknown_bytes = sum(map(len, self._pieces))
+
+    def finish(self) -> Counted:
+        """Raises TokenizerError. Takes about `unknown_bytes` times the counter's `seconds_per_byte`."""
+        chain, pieces = self._chain, self._known
+        known = len(pieces)
+        if chain is None:
+            pieces = pieces + [Piece(len(self._encode(piece)), _NO_KEYS, _NOTHING) for piece in self._pieces]
+        else:
+            last = next((piece.keys[-1] for piece in reversed(pieces) if piece.keys), chain.seed)
+            rest = pieces[-1].rest if pieces else _NOTHING
+            for text in self._pieces:
+                ids = self._encode(text)
+                open_ids = rest + ids
+                keys = array("Q", chain.keys_of(open_ids, chain.block_tokens, last))
+                rest = open_ids[len(keys) * chain.block_tokens :]
+                last = keys[-1] if keys else last
+                pieces.append(Piece(len(ids), keys, rest))
+        self._counter.memory.keep(self._names[known:], pieces[known : len(self._names)])
+        tokens = sum(piece.tokens for piece in pieces)
+        if chain is None:
+            return Counted(tokens)
+        everything = array("Q")
+        for piece in pieces:
+            everything += piece.keys
+        return Counted(tokens, everything)
+
+    def _encode(self, text: bytes) -> Ids:
+        return self._counter.encode(text.decode())
 
 
 class TokenCounter:
-    """Counts for one tokenizer. Immutable; safe to use from several threads. Made by `load_tokenizer`.
+    """Ids and counts of one tokenizer with its chat template. Made by `load_tokenizer`; safe to use from several
+    threads. Every method raises TokenizerError for a prompt that it cannot do."""
 
-    `tool_template` serves requests with tools where a model has a template of its own for them.
-    """
+    def __init__(
+        self,
+        encoder: Encoder,
+        template: ChatTemplate,
+        tool_template: ChatTemplate | None = None,
+        cut: Cutter | None = None,
+        tool_cut: Cutter | None = None,
+    ) -> None:
+        """`tool_template` serves requests with tools where a model has a template of its own for them. The cutters say
+        where chats may be cut without changing their ids."""
+        self._encoder = encoder
+        self._templates = (template, tool_template or template)
+        self._cuts = (cut, tool_cut if tool_template else cut)
+        self.library = encoder.library
+        self.memory = PieceMemory(MEMORY_BYTES)
+        self.seconds_per_byte = _pace(encoder)
 
-    def __init__(self, encode: Encoder, template: ChatTemplate, tool_template: ChatTemplate | None = None) -> None:
-        self._encode = encode
-        self._template = template
-        self._tool_template = tool_template or template
+    # Ids
+
+    def chat_ids(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Ids:
+        """Of a chat as rendered by the template, which brings its own special tokens. Images and sounds have none."""
+        return self.encode(_clean(self.render_chat(messages, tools, variables)))
+
+    def text_ids(self, text: str) -> Ids:
+        """Of a plain prompt, with what the tokenizer adds around it (BOS, for many)."""
+        return self._encoder.before + self.encode(_clean(text)) + self._encoder.after
+
+    def encode(self, text: str) -> Ids:
+        """Of a text without lone surrogates, with nothing added."""
+        try:
+            return self._encoder.encode(text)
+        except Exception as error:
+            raise TokenizerError(f"the tokenizer cannot encode this prompt ({type(error).__name__})") from None
+
+    # Counts
 
     def count_chat(
         self,
@@ -38,11 +131,47 @@ class TokenCounter:
         tools: Sequence[Any] | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> int:
-        """Tokens of a chat as rendered by the template, which brings its own special tokens.
+        return len(self.chat_ids(messages, tools, variables))
 
-        Images and sounds are not counted. Raises TokenizerError if the template refuses the messages.
-        """
-        return self._count([self.render_chat(messages, tools, variables)], add_special_tokens=False)
+    def count_text(self, text: str) -> int:
+        return len(self.text_ids(text))
+
+    def count_input(self, prompt: object) -> int:
+        """Of a `prompt` or `input` field: a string, a list of strings, token ids, or lists of token ids."""
+        return self.read_input(prompt, None).tokens
+
+    # Counts and chain keys
+
+    def prepare_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        chain: Chain | None = None,
+    ) -> Prepared:
+        """Renders the chat, and looks up what is known of it. Takes some µs a KB and a message."""
+        text = self.render_chat(messages, tools, variables)
+        try:
+            data = text.encode()
+        except UnicodeEncodeError:
+            data = _clean(text).encode()
+        cut = self._cuts[bool(tools)]
+        return Prepared(self, [data] if cut is None else cut(data), chain)
+
+    def read_input(self, prompt: object, chain: Chain | None) -> Counted:
+        """As `count_input`; a list of several prompts has no keys."""
+        if isinstance(prompt, str):
+            return _counted(self.text_ids(prompt), chain)
+        if isinstance(prompt, list):
+            if len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+                return self.read_input(prompt[0], chain)
+            if all(isinstance(part, str) for part in prompt):
+                return Counted(sum(map(self.count_text, prompt)))
+            if all(isinstance(part, int) for part in prompt):
+                return _counted(_as_ids(prompt), chain)
+            if all(isinstance(part, list) for part in prompt):
+                return Counted(sum(map(self.count_input, prompt)))
+        raise TokenizerError("the prompt is neither text nor token ids")
 
     def render_chat(
         self,
@@ -51,54 +180,37 @@ class TokenCounter:
         variables: Mapping[str, Any] | None = None,
     ) -> str:
         """A chat as the engine's model reads it. Raises TokenizerError if the template refuses the messages."""
-        template = self._tool_template if tools else self._template
-        return template.render(messages, tools, variables)
-
-    def count_text(self, text: str) -> int:
-        """Tokens of a plain prompt, with what the tokenizer adds around it (BOS, for many)."""
-        return self._count([text], add_special_tokens=True)
-
-    def count_input(self, prompt: object) -> int:
-        """Tokens of a `prompt` or `input` field: a string, a list of strings, token ids, or lists of token ids.
-
-        Raises TokenizerError for anything else.
-        """
-        if isinstance(prompt, str):
-            return self.count_text(prompt)
-        if isinstance(prompt, list):
-            if all(isinstance(part, str) for part in prompt):
-                return self._count(prompt, add_special_tokens=True)
-            if all(isinstance(part, int) for part in prompt):
-                return len(prompt)
-            if all(isinstance(part, list) for part in prompt):
-                return sum(map(self.count_input, prompt))
-        raise TokenizerError("the prompt is neither text nor token ids")
-
-    def _count(self, texts: list[str], add_special_tokens: bool) -> int:
-        try:
-            return self._encode(texts, add_special_tokens)
-        except Exception:  # lone surrogates, which JSON can carry and UTF-8 cannot
-            cleaned = [text.encode("utf-8", "replace").decode() for text in texts]
-        try:
-            return self._encode(cleaned, add_special_tokens)
-        except Exception as error:
-            raise TokenizerError(f"the tokenizer cannot encode this prompt ({type(error).__name__})") from None
+        return self._templates[bool(tools)].render(messages, tools, variables)
 
 
-def count_prompt(counter: TokenCounter, kind: Kind, fields: Mapping[str, Any]) -> int:
-    """Prompt tokens of a decoded request body. `fields` holds those of `messages`, `tools`, `chat_template_kwargs`,
-    `prompt` and `input` that the request has.
+def _counted(ids: Ids, chain: Chain | None) -> Counted:
+    if chain is None:
+        return Counted(len(ids))
+    return Counted(len(ids), chain.keys_of(ids, chain.block_tokens, chain.seed))
 
-    Raises TokenizerError if the prompt is missing, is not of a shape that the API knows, or is refused by the template.
-    """
-    if kind is not Kind.CHAT:
-        return counter.count_input(fields.get("prompt" if kind is Kind.COMPLETION else "input"))
-    messages = fields.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise TokenizerError("messages is not a list of messages")
-    tools, variables = fields.get("tools"), fields.get("chat_template_kwargs")
-    return counter.count_chat(
-        messages,
-        tools if isinstance(tools, list) else None,
-        variables if isinstance(variables, dict) else None,
-    )
+
+def _as_ids(numbers: list[int]) -> Ids:
+    try:
+        return array("I", numbers)
+    except OverflowError:
+        raise TokenizerError("the prompt holds numbers that are no token ids") from None
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _pace(encoder: Encoder) -> float:
+    """Seconds that a byte takes, as of the best of some tries on text and code: other work only makes it slower."""
+    text = "\n".join((SCRIPTS[0], *CODE)) * 4
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        encoder.encode(text)
+        best = min(best, time.perf_counter() - started)
+    return best / len(text.encode())

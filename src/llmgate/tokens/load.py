@@ -5,90 +5,72 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmgate.tokens.counter import Encoder, TokenCounter
+from llmgate.tokens.counter import TokenCounter
 from llmgate.tokens.errors import TokenizerError
 
+if TYPE_CHECKING:
+    from llmgate.tokens.encoders import Encoder
+
 EMBEDDED = "embedded"
+AS_TRANSFORMERS = "transformers:"
+"""Before a directory: as transformers makes it of the class that its configuration names, whatever `tokenizer.json`
+says. Engines that load models by transformers 5 do so, and for some classes that gives other ids."""
 
 
 def load_tokenizer(path_or_name: str) -> TokenCounter:
     """A counter from a model directory, from a `tokenizer.json`, or from `embedded`: SmolLM2's, which llmgate ships.
 
-    A directory without `tokenizer.json` is left to transformers' AutoTokenizer. Nothing is ever downloaded, and no code
-    from the directory runs but its chat template, in a sandbox. A model without a template is counted as ChatML, which
-    is how llama.cpp serves it. Takes 0.1 to 1 s, with transformers several. Raises TokenizerError.
+    A directory without `tokenizer.json`, or one after `transformers:`, is left to transformers' AutoTokenizer. Nothing
+    is ever downloaded, and no code from the directory runs but its chat template, in a sandbox. A model without a
+    template is counted as ChatML, which is how llama.cpp serves it. Takes 1 to 3 s, with transformers several more.
+    Raises TokenizerError.
     """
+    from llmgate.tokens.encoders import open_directory, open_encoder
+
     path = find_tokenizer(path_or_name)
     directory, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
-    if not file.exists():
-        return _load_with_transformers(directory)
-    encode = _load_tokenizer_json(file)
+    if path_or_name.startswith(AS_TRANSFORMERS) or not file.exists():
+        return _counter(directory, *open_directory(directory))
+    encoder = open_encoder(_read(file), str(file))
     config = _read_json(directory / "tokenizer_config.json")
     specials = {**_read_json(directory / "special_tokens_map.json"), **config}
     jinja = directory / "chat_template.jinja"
     source = _read(jinja) if jinja.exists() else config.get("chat_template")
-    return _counter(directory, encode, source, specials)
+    return _counter(directory, encoder, source, specials)
 
 
 def find_tokenizer(path_or_name: str) -> Path:
     """The directory or file that `load_tokenizer` would load. Raises TokenizerError if there is none."""
-    if path_or_name == EMBEDDED:
+    name = path_or_name.removeprefix(AS_TRANSFORMERS)
+    if name == EMBEDDED:
         return Path(__file__).parent / "embedded"
     try:
-        path = Path(path_or_name).expanduser()
+        path = Path(name).expanduser()
         found = path.exists()
     except (OSError, RuntimeError):  # in a directory that may not be looked into; in the home of nobody known
         found = False
     if not found:
         raise TokenizerError(
-            f"no tokenizer at {path_or_name!r}: give a model directory, a tokenizer.json, or the word {EMBEDDED!r}"
+            f"no tokenizer at {name!r}: give a model directory, a tokenizer.json, or the word {EMBEDDED!r}"
         )
     return path
 
 
-def _load_tokenizer_json(file: Path) -> Encoder:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"{file} is not a tokenizer: {error}") from None
-    # some files carry the settings of their training run, which would cut or stretch the count
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def encode(texts: list[str], add_special_tokens: bool) -> int:
-        return sum(map(len, tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)))
-
-    return encode
-
-
-def _load_with_transformers(directory: Path) -> TokenCounter:
-    try:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever the many loaders behind it raise
-        reason = str(error).strip().partition("\n")[0]
-        raise TokenizerError(f"no tokenizer can be loaded from {directory}: {reason}") from None
-
-    def encode(texts: list[str], add_special_tokens: bool) -> int:
-        return sum(map(len, tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]))
-
-    return _counter(directory, encode, getattr(tokenizer, "chat_template", None), tokenizer.special_tokens_map)
-
-
-def _counter(directory: Path, encode: Encoder, source: Any, specials: Mapping[str, Any]) -> TokenCounter:
+def _counter(directory: Path, encoder: Encoder, source: Any, specials: Mapping[str, Any]) -> TokenCounter:
     """`source` is one template, a list of named ones (`default`, `tool_use`), a mapping of them, or None."""
     from llmgate.tokens.chat_template import CHATML, ChatTemplate
+    from llmgate.tokens.cuts import find_cuts
 
     tokens = {name: _text(value) for name, value in specials.items() if name.endswith("_token") and _text(value)}
     named = _named_templates(directory, source)
-    tools = named.get("tool_use")
-    default = named.get("default") or CHATML
-    return TokenCounter(encode, ChatTemplate(default, tokens), ChatTemplate(tools, tokens) if tools else None)
+    template = ChatTemplate(named.get("default") or CHATML, tokens)
+    cut = find_cuts(encoder, template, str(directory))
+    if not named.get("tool_use"):
+        return TokenCounter(encoder, template, cut=cut)
+    tools = ChatTemplate(named["tool_use"], tokens)
+    return TokenCounter(encoder, template, tools, cut, find_cuts(encoder, tools, str(directory)))
 
 
 def _named_templates(directory: Path, source: Any) -> Mapping[str, str]:

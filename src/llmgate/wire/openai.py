@@ -50,6 +50,8 @@ class Body(msgspec.Struct, gc=False):
     documents: msgspec.Raw = ABSENT
     text_1: msgspec.Raw = ABSENT
     text_2: msgspec.Raw = ABSENT
+    # what keeps prefix caches apart
+    cache_salt: msgspec.Raw = ABSENT
     # what ties requests of a conversation together
     prompt_cache_key: msgspec.Raw = ABSENT
     session_id: msgspec.Raw = ABSENT
