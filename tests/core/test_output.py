@@ -47,7 +47,7 @@ def test_a_limit_cuts_each_answer_and_not_the_mean() -> None:
 
 def test_the_expectation_follows_a_change_of_traffic() -> None:
     predictor = taught(200, times=500)
-    for _ in range(12 * MEMORY):  # of which one in four is learnt from
+    for _ in range(24 * MEMORY):  # of which one in eight is learnt from
         predictor.learn(600)
     assert predictor.expect() == pytest.approx(600, rel=0.05)
 

@@ -55,7 +55,7 @@ _UNHEARD_OF = 1e-9  # share of answers; longer ones than that follow no history
 _JUMP = 4.0  # an answer counts as at most so many times the longest so far, plus _STEP: a wrong usage moves little
 _STEP = 256.0
 _EAGER = 512
-_SPARSE = 4
+_SPARSE = 8
 
 
 class _History:
@@ -185,7 +185,7 @@ class OutputPredictor:
 
     def learn(self, completion_tokens: int, prompt_tokens: int = 0, tenant: Hashable = None) -> None:
         """Take in the length of an answer that ran to its end. Zero and less are ignored. Once `_EAGER` answers are
-        learnt from, only every `_SPARSE`th is: it is a fortieth of what routing a request costs."""
+        learnt from, only every `_SPARSE`th is: it costs a fortieth of routing a request."""
         if completion_tokens <= 0:
             return
         self.samples = samples = self.samples + 1
