@@ -182,7 +182,9 @@ class PromptEstimator:
         a, b, c, d, e, f, g, h, i, j = _PRIOR
         prior = a * letters + b * words + c * upper + d * digits + e * punct + f * runs
         prior += g * wide2 + h * wide3 + i * messages + j * chat
-        return round(_within_band(tokens, prior if prior > 1.0 else 1.0)) or 1
+        if not 1.0 < prior < tokens * _BAND < prior * _BAND * _BAND:  # near or over the edge, or short
+            tokens = _within_band(tokens, prior if prior > 1.0 else 1.0)
+        return round(tokens) or 1
 
     def learn(self, classes: ByteClasses, prompt_tokens: int) -> None:
         """Correct by what the engine counted (`usage.prompt_tokens`). Never raises; impossible counts are ignored, and
