@@ -179,12 +179,13 @@ async def test_load_shrinks_while_the_answer_comes() -> None:
         load = endpoint.load
         assert load.requests == 1
         assert load.prefill_tokens > 0
-        assert load.decode_tokens == 100
+        booked = load.decode_tokens
+        assert 90 < booked <= 100
         await request.send(STREAM_HEAD, chunk(b"data: 1\n\n" * 10))
         await client.head()
         await client.chunk()
         assert load.prefill_tokens == 0
-        assert load.decode_tokens == 90
+        assert load.decode_tokens == booked - 10
         await request.send(LAST_CHUNK)
         assert await client.chunk() == b""
         await served.settled()

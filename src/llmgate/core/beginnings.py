@@ -44,7 +44,8 @@ class KnownBeginnings:
                 del self._known[next(iter(self._known))]
             self._known[keys[shared - 1]] = found
         if found is not None and (len(prompt) - end) * MINOR < end - found.opaque:
-            return ByteClasses._make(map(mul, found, repeat(len(prompt) / end)))
+            # as `_make` does it, less a call in Python
+            return tuple.__new__(ByteClasses, map(mul, found, repeat(len(prompt) / end)))
         return self._extended(found, prompt, end, len(prompt))
 
     def _extended(self, found: ByteClasses | None, prompt: bytes, start: int, end: int) -> ByteClasses:
@@ -52,4 +53,4 @@ class KnownBeginnings:
             return byte_classes(prompt[:end])
         if start == end:
             return found
-        return ByteClasses._make(map(add, found, byte_classes(prompt[start:end], within=prompt)))
+        return tuple.__new__(ByteClasses, map(add, found, byte_classes(prompt[start:end], within=prompt)))

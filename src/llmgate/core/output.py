@@ -31,7 +31,7 @@ LONGEST = 2**17
 """Tokens; longer answers count as that long."""
 
 MEMORY = 256
-"""Answers after which one counts 1/e of a new one. Shorter follows faster and errs more; docs/token-estimates.md."""
+"""Answers learnt from after which one counts 1/e of a new one."""
 
 PRIOR_ANSWERS = 8.0
 """An own history of so many answers weighs as much as the more general one."""
@@ -54,12 +54,8 @@ _STALE = 64  # answers after which tables are made anew, which takes 25 µs; soo
 _UNHEARD_OF = 1e-9  # share of answers; longer ones than that follow no history
 _JUMP = 4.0  # an answer counts as at most so many times the longest so far, plus _STEP: a wrong usage moves little
 _STEP = 256.0
-_CLASSES = 19
-
-
-def size_class(prompt_tokens: int) -> int:
-    """Prompts within a factor of two are of one size, all above 131,071 tokens are."""
-    return min(prompt_tokens.bit_length(), _CLASSES - 1)
+_EAGER = 512
+_SPARSE = 8
 
 
 class _History:
@@ -124,7 +120,7 @@ class _Tenant:
 
     def __init__(self, model: _History) -> None:
         self.whole = _History(model, PRIOR_ANSWERS)
-        self.sizes: dict[int, _History] = {}
+        self.sizes: dict[int, _History] = {}  # by the bits of the prompt's tokens: alike within a factor of two
 
     def of_size(self, size: int) -> _History:
         history = self.sizes.get(size)
@@ -144,7 +140,7 @@ class OutputPredictor:
         self._everybody.whole = _History(_History(None, 0.0), FIRST_GUESS)
         self._tenants: OrderedDict[Hashable, _Tenant] = OrderedDict()
         self._longest = _STEP
-        self.samples = 0  # answers learnt from
+        self.samples = 0  # answers
 
     def __len__(self) -> int:
         """Tenants whose histories are kept."""
@@ -162,12 +158,12 @@ class OutputPredictor:
     ) -> float:
         """What `share` (between 0 and 1) of such answers do not exceed."""
         survive = self._history(prompt_tokens, tenant).survive
-        at = bisect_right(survive, share - 1.0, key=neg)
+        at = max(bisect_right(survive, share - 1.0, key=neg), 1)
         if at > _BINS:
             length = _EDGES[-1]
         else:
             upper, lower = survive[at], survive[at - 1]
-            part = (lower - (1.0 - share)) / (lower - upper) if lower > upper else 1.0
+            part = max((lower - (1.0 - share)) / (lower - upper), 0.0) if lower > upper else 1.0
             length = _EDGES[at - 1] * exp2(part / STEPS)
         return length if max_tokens is None else max(1.0, min(length, max_tokens))
 
@@ -188,14 +184,17 @@ class OutputPredictor:
         return min(max(more, 0.0), limit - produced)
 
     def learn(self, completion_tokens: int, prompt_tokens: int = 0, tenant: Hashable = None) -> None:
-        """Take in the length of an answer that ran to its end. Zero and less are ignored."""
+        """Take in the length of an answer that ran to its end. Zero and less are ignored. Once `_EAGER` answers are
+        learnt from, only every `_SPARSE`th is: it costs a fortieth of routing a request."""
         if completion_tokens <= 0:
             return
-        self.samples += 1
+        self.samples = samples = self.samples + 1
+        if samples > _EAGER and samples % _SPARSE:
+            return
         length = min(float(completion_tokens), _JUMP * self._longest + _STEP, LONGEST)
         if length > self._longest:
             self._longest = length
-        size = size_class(prompt_tokens)
+        size = prompt_tokens.bit_length()
         everybody = self._everybody
         everybody.whole.learn(length)
         everybody.of_size(size).learn(length)
@@ -214,7 +213,7 @@ class OutputPredictor:
     def _history(self, prompt_tokens: int, tenant: Hashable) -> _History:
         """The most particular one that there is."""
         known = self._everybody if tenant is None else self._tenants.get(tenant, self._everybody)
-        history = known.sizes.get(size_class(prompt_tokens), known.whole)
+        history = known.sizes.get(prompt_tokens.bit_length(), known.whole)
         if history.stale < 0:
             history.renew()
         return history

@@ -16,7 +16,7 @@ from llmgate.tokens import Chain, Counted, Pending, TokenCounter, TokenizerError
 from llmgate.wire.headers import Header, find
 from llmgate.wire.kinds import KINDS, KindSpec
 from llmgate.wire.multipart import boundary_of, parse_form
-from llmgate.wire.openai import Body, parse_body
+from llmgate.wire.openai import ABSENT, Body, parse_body
 from llmgate.wire.prefix_keys import prefix_keys
 from llmgate.wire.session import session_key
 from llmgate.wire.token_keys import block_keys, token_seed
@@ -66,10 +66,14 @@ class Intake:
             request = InferenceRequest(request_id, kind, model, fields.stream, tokens, output, limit, session=session)
             return request, fields
         prompt = spec.prompt_of(fields)
-        keys: Sequence[int] = prefix_keys(model, prompt, bytes(fields.cache_salt)) if router.needs_prefix else ()
+        keys: Sequence[int] = ()
+        if router.needs_prefix:
+            salt = fields.cache_salt
+            keys = prefix_keys(model, prompt) if salt is ABSENT else prefix_keys(model, prompt, bytes(salt))
         holders = scheduler.holders(keys)
         classes = scheduler.classify(prompt, keys, holders)
-        tokens = scheduler.knowledge(model).prompt.estimate(classes)
+        known = scheduler.knowledge(model)
+        tokens = known.prompt.estimate(classes)
         tenant = _tenant(headers, fields)
         request = InferenceRequest(
             request_id,
@@ -77,7 +81,7 @@ class Intake:
             model,
             fields.stream,
             tokens,
-            scheduler.expect_output(model, kind, limit, tokens, tenant),
+            round(known.output.expect(limit, tokens, tenant)) if kind.generates else 0,
             limit,
             len(prompt),
             keys,
@@ -144,8 +148,12 @@ class Intake:
 
 def _tenant(headers: list[Header], fields: Body) -> int | None:
     """Tells apart who asks, by `user` or else the client's key; hashed, so that neither is kept."""
-    name = bytes(fields.user) if fields.user else find(headers, b"authorization")
-    return None if name is None else hash(name)
+    if fields.user is not ABSENT:
+        return hash(bytes(fields.user))
+    for name, value in headers:
+        if name == b"authorization":
+            return hash(value)
+    return None
 
 
 def _salt(fields: Body) -> str:
