@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmgate.core.engine_state import EngineState
-from llmgate.core.latency import ATTENTION, CONTEXT, Line, Speed
+from llmgate.core.latency import Line, Speed, decode_load, prefill_work
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.types import Endpoint, InferenceRequest, Usage
 from llmgate.routing.limits import check
@@ -54,41 +54,38 @@ class ExpectedLatency(Router):
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         endpoints, cached, now = candidates
         prompt, output = request.prompt_tokens, request.expected_output_tokens
-        mine = 1.0 + CONTEXT * (prompt + 0.5 * output)  # of the load of a step
-        whole = self.ttft_weight + self.e2e_weight
+        mine = decode_load(1.0, prompt + 0.5 * output)
+        whole, e2e, harm = self.ttft_weight + self.e2e_weight, self.e2e_weight * output, self.prefill_harm
+        own_step, beside_step = mine * (self.e2e_weight + self.occupancy) * output, mine * self.decode_harm
+        taken = whole + self.occupancy
+        engines, begin, waiting = self._engines, self._begin, self.waiting_tokens
+        uncached = prefill_work(prompt, prompt)
         costs = []
         for endpoint, held in zip(endpoints, cached, strict=True):
-            engine = self._engines.get(endpoint) or self._begin(endpoint)
-            load = endpoint.load
-            prefill_fixed, prefill_slope, step_fixed, step_slope = engine.seconds()
-            new = prompt - held if prompt > held else 1
-            own = prefill_slope * new * (1.0 + ATTENTION * (prompt - 0.5 * new))
-            ahead = engine.busy_until - now if engine.busy_until > now else 0.0
-            booked = load.requests
-            # in flight, or as many as there were at a time lately: a prefix that all share spreads before it queues
-            there = max(booked, load.recent_tokens / load.RECENT_SECONDS * step_fixed)
-            metrics = endpoint.metrics
-            if metrics is not None and metrics.fresh(now):
-                waiting = metrics.waiting or 0
-                there = max(there, (metrics.running or 0) + waiting)
-                ahead = max(ahead, waiting * self.waiting_tokens * prefill_slope)
-            each = step_slope * mine
-            seconds = step_fixed + step_slope * (there + CONTEXT * load.context_tokens) + each
-            left = load.decode_tokens / booked if booked else 0.0  # tokens of each of those that are there
-            first = prefill_fixed + ahead + own
-            if metrics is not None and (capacity := metrics.kv_capacity_tokens):
-                in_use = endpoint.kv_in_use(now)
-                if in_use + new > capacity:  # half of those there have ended after as many steps as each has left
-                    first += 2.0 * left * seconds * (in_use + new - capacity) / (in_use + 1.0)
-            beside = left if left < output else output
-            cost = (
-                whole * first
-                + self.e2e_weight * output * seconds
-                + booked * (self.prefill_harm * own + self.decode_harm * beside * each)
-                + self.occupancy * (own + output * each)
+            engine = engines.get(endpoint) or begin(endpoint)
+            engine.look(endpoint, now, waiting)
+            there, left, slope = engine.requests, engine.left_tokens, engine.step_slope
+            work = uncached if not held else prefill_work(prompt - held if prompt > held else 1, prompt)
+            ahead = engine.busy_until - now
+            if ahead < engine.least_ahead:
+                ahead = engine.least_ahead
+            if prompt - held > engine.room_tokens:
+                ahead += self._until_room(engine, prompt - held)
+            costs.append(
+                engine.share
+                * (
+                    (taken + there * harm) * engine.prefill_slope * work
+                    + whole * (engine.prefill_fixed + ahead)
+                    + e2e * engine.step_seconds
+                    + slope * (own_step + there * (left if left < output else output) * beside_step)
+                )
             )
-            costs.append(cost * endpoint.spec.weight / endpoint.weight)
         return costs
+
+    def _until_room(self, engine: EngineState, tokens: int) -> float:
+        """Seconds until its KV cache has room: half of those there have ended after as many steps as each has left."""
+        lacking = (tokens - engine.room_tokens) / (engine.used_tokens + 1.0)
+        return 2.0 * lacking * engine.left_tokens * engine.step_seconds
 
     def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
         (self._engines.get(endpoint) or self._begin(endpoint)).booked(request, now)
