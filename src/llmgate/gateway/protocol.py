@@ -113,7 +113,9 @@ class DirectClient:
         if self.gone:
             return True
         length = find(headers, b"content-length")
-        lines = [b": ".join(pair) for pair in (*self._protocol.server_state.default_headers, *headers, *self.extra)]
+        lines = [b": ".join(pair) for pair in headers]
+        if self.extra:
+            lines += [b": ".join(pair) for pair in self.extra]
         if not self.keep_alive:
             lines.append(b"connection: close")
         if length is not None and status not in BODILESS:
@@ -121,7 +123,9 @@ class DirectClient:
         elif status not in BODILESS:
             self._chunked = True
             lines.append(b"transfer-encoding: chunked")
-        self._transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(lines), self._framed(body, more)))
+        defaults = self._protocol.default_lines()
+        head = b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], defaults, b"\r\n".join(lines))
+        self._transport.write(head + self._framed(body, more))
         if not more:
             self._finish()
         return not self._flow.write_paused
@@ -165,6 +169,16 @@ class GatewayProtocol(HttpToolsProtocol):
     _direct: DirectClient | None = None  # the last direct request
     _receiving: DirectClient | None = None  # the same, while its body is still coming
     _idle_since = 0.0
+    _default_headers: list[Header] | None = None  # those that _default_lines was made of
+    _default_lines = b""
+
+    def default_lines(self) -> bytes:
+        """Headers of each answer, such as the date, as they go out. uvicorn makes a new list of them each second."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        return self._default_lines
 
     def on_message_begin(self) -> None:
         self.url = b""
