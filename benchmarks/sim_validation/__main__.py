@@ -51,7 +51,7 @@ def validate(run: Run, plots: Path | None) -> dict[str, Any]:
     half = len(run.workload.requests) // 2
     fitted = fit(run.profile, run.workload, run.measured, half)
     results = {}
-    for kind, profile in (("roofline", run.profile), ("fitted", fitted)):
+    for kind, profile in (("before the fit", run.profile), ("fitted", fitted)):
         model = replay(profile, run.workload, run.measured.seconds)
         results[kind] = score(model, run.measured, slice(half, None))
         results[kind]["constants"] = {name: getattr(profile, name) for name in CONSTANTS}
@@ -80,13 +80,14 @@ def show(name: str, kind: str, result: dict[str, Any]) -> None:
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), default=DATA, show_default=True)
 @click.option("--vllm", is_flag=True, help="Measure a real vLLM on this CPU instead.")
 @click.option("--requests", default=60, show_default=True, help="With --vllm.")
+@click.option("--rate", default=1.0, show_default=True, help="With --vllm: requests/s, as a Poisson process.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Write PNG files there.")
 @click.option("--json", "json_file", type=click.File("w"), help="Write results there (- is stdout).")
-def main(data: Path, vllm: bool, requests: int, plots: Path | None, json_file: Any) -> None:
+def main(data: Path, vllm: bool, requests: int, rate: float, plots: Path | None, json_file: Any) -> None:
     if vllm:
         from benchmarks.sim_validation.live import measure
 
-        runs = [Run(*measure(requests))]
+        runs = [Run(*measure(requests, rate))]
     else:
         runs = recorded(data)
     results = {run.name: validate(run, plots) for run in runs}

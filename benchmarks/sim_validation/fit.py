@@ -51,7 +51,8 @@ def fit(
 def least_squares(errors: Callable[[Floats], Floats], start: Floats, *, rounds: int = 12, step: float = 0.1) -> Floats:
     """Levenberg and Marquardt's method with differences for derivatives: queues make the errors jump, so the
     differences are wide."""
-    at, damping = start, 1e-2
+    at: Floats = start
+    damping = 1e-2
     here = errors(at)
     for _ in range(rounds):
         slope = np.empty((here.size, at.size))

@@ -17,7 +17,6 @@ from llmgate.engines.request import EngineRequest
 
 MODEL = "random-llama"
 TOKENS = (100, 49_000)  # ids that are words
-RATE = 3.0  # requests/s
 START = EngineProfile(
     name="cpu:random-llama",
     model=MODEL,
@@ -35,11 +34,11 @@ START = EngineProfile(
 """Where the fit begins; blocks and limits are vLLM's on a CPU (cache_config_info of its metrics)."""
 
 
-def measure(count: int) -> tuple[str, EngineProfile, Workload, Timings]:
+def measure(count: int, rate: float) -> tuple[str, EngineProfile, Workload, Timings]:
     from tests.vllm import start_vllm
 
     random = Random(1)
-    arrivals = np.cumsum([random.expovariate(RATE) for _ in range(count)])
+    arrivals = np.cumsum([random.expovariate(rate) for _ in range(count)])
     sizes = [(random.randrange(32, 1500), random.randrange(8, 120)) for _ in range(count)]
     prompts = [[random.randrange(*TOKENS) for _ in range(prompt)] for prompt, _ in sizes]
     with start_vllm(1) as (server,):

@@ -258,3 +258,24 @@ def test_time_does_not_run_backwards() -> None:
 def test_a_profile_that_is_none_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="profile test"):
         Engine(replace(PROFILE, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_with_asynchronous_scheduling_what_arrives_waits_a_step_more(ahead: bool) -> None:
+    engine = Engine(replace(PROFILE, kv_token_s=0.0, async_scheduling=ahead))
+    one, two = request(10, 50), request(10, 1)
+    engine.submit(one, 0.0)
+    first = engine.next_event()
+    while not engine.generated(one):
+        engine.advance(first := engine.next_event())
+    engine.submit(two, first + 0.5)
+    step = 1.1
+    prefill = step + 0.1 + 0.0001 * 45
+    steps_before = 2 if ahead else 1
+    assert when(run(engine), FIRST, two) == [pytest.approx(first + steps_before * step + prefill)]
+
+
+def test_an_idle_engine_begins_at_once_however_it_schedules() -> None:
+    engine, one = Engine(replace(PROFILE, async_scheduling=True)), request(10, 1)
+    engine.submit(one, 5.0)
+    assert when(run(engine), FIRST, one) == [pytest.approx(5 + 1 + 0.1 + 0.0001 * 45)]

@@ -168,7 +168,7 @@ class EngineMachine(RuleBasedStateMachine):
             self._take(self.engine.advance(self.now))
         assert not self.open
         assert self.engine._pool.held == 0
-        assert not self.engine._queue or self.engine.gauges().waiting == 0
+        assert self.engine.gauges().waiting == 0
         super().teardown()
 
 

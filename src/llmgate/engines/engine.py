@@ -15,13 +15,13 @@ What a step costs says EngineProfile. Steps follow each other without a gap whil
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterator
 
 from llmgate.engines.decode import DecodeBatch
 from llmgate.engines.kv_cache import BlockPool
 from llmgate.engines.profile import EngineProfile
+from llmgate.engines.queue import WaitingQueue
 from llmgate.engines.request import CacheEvent, EngineEvent, EngineRequest, EventKind, Gauges
 from llmgate.engines.sequence import Sequence, State, open_sequence
 
@@ -48,8 +48,7 @@ class Engine:
         self._open: dict[EngineRequest, Sequence] = {}
         self._running: dict[Sequence, None] = {}  # in order of admission
         self._prefilling: dict[Sequence, None] = {}
-        self._queue: list[tuple[int, int, Sequence]] = []
-        self._waiting = 0
+        self._queue = WaitingQueue(by_priority=self._by_priority)
         self._held_up = False  # the head of the queue has no room until something ends
         self._steps = 0  # that have ended
         self._room_from = 0  # how many of them must have ended before room that was made is used
@@ -80,7 +79,8 @@ class Engine:
         elif self.profile.async_scheduling:
             sequence.ready = self._steps + (1 if self._end is None else 2)
         self._open[request] = sequence
-        self._enqueue(sequence)
+        self._queue.push(sequence)
+        self._held_up = False
 
     def abort(self, request: EngineRequest, now: float) -> bool:
         """Its client has gone. False if it had ended before. Takes effect when the running step ends; no event."""
@@ -151,7 +151,7 @@ class Engine:
     def gauges(self) -> Gauges:
         return Gauges(
             running=len(self._running),
-            waiting=self._waiting,
+            waiting=len(self._queue),
             kv_usage=self._pool.held / self._pool.total,
             preemptions=self._preemptions,
             prefix_queries=self._queries,
@@ -192,11 +192,11 @@ class Engine:
     def _admits_in(self) -> float:
         """In how many steps the head of the queue can be admitted, if only decoding is done until then; inf if not
         before something ends."""
-        if not self._waiting or self._held_up or len(self._running) >= self._max_running:
+        if not self._queue or self._held_up or len(self._running) >= self._max_running:
             return math.inf
         if not self._running or not self.profile.async_scheduling:
             return 0
-        return max(self._head().ready - self._steps, self._room_from - self._steps, 0)
+        return max(self._queue.head().ready - self._steps, self._room_from - self._steps, 0)
 
     def _decode(self, now: float) -> None:
         """Nothing but decoding is due: all steps that end by `now` at once, then begin one that does not."""
@@ -262,7 +262,7 @@ class Engine:
 
     def _admit(self) -> Sequence | None:
         """The head of the queue, if there is room for all of its prompt."""
-        sequence = self._head()
+        sequence = self._queue.head()
         pool = self._pool
         hit = pool.match(sequence.ids, (sequence.target - 1) // sequence.block_tokens)
         found = list(sequence.ids[:hit])
@@ -270,8 +270,7 @@ class Engine:
         if needed > pool.free:
             self._held_up = True
             return None
-        heapq.heappop(self._queue)
-        self._waiting -= 1
+        self._queue.pop()
         pool.hold(found)
         sequence.held = found
         sequence.named = hit
@@ -378,7 +377,7 @@ class Engine:
         victim.state = State.WAITING
         victim.target = victim.request.prompt_tokens + victim.generated
         victim.computed = victim.named = 0
-        self._enqueue(victim)
+        self._queue.push(victim)
         self._preemptions += 1
         self._events.append(EngineEvent(self._time, EventKind.PREEMPTED, victim.request, victim.cached or 0))
         return victim
@@ -398,7 +397,7 @@ class Engine:
     def _let_go(self, aborted: list[Sequence]) -> None:
         for sequence in aborted:
             if sequence.state is State.WAITING:
-                self._waiting -= 1
+                self._queue.left()
                 self._held_up = False
             else:
                 if sequence.state is State.DECODE:
@@ -407,17 +406,6 @@ class Engine:
                 self._batch.begin(self._time)
             sequence.state = State.ENDED
             del self._open[sequence.request]
-
-    def _enqueue(self, sequence: Sequence) -> None:
-        priority, order = sequence.key if self._by_priority else (0, sequence.order)
-        heapq.heappush(self._queue, (priority, order, sequence))
-        self._waiting += 1
-        self._held_up = False
-
-    def _head(self) -> Sequence:
-        while self._queue[0][2].state is not State.WAITING:
-            heapq.heappop(self._queue)
-        return self._queue[0][2]
 
     def _note_cache(self, at: float) -> None:
         if not self._cache_events:

@@ -23,5 +23,5 @@ CONSTANTS: Mapping[str, Mapping[str, Any]] = {
         "prefill_kv_token_s": 2.054e-8,
     },
 }
-"""Profile name → fields of EngineProfile. RTX PRO 6000: fitted by `python -m benchmarks.sim_validation` to the first 150
-of 300 requests on real vLLM servers (github.com/casys-kaist/LLMServingSim at 5daddb2, MIT License)."""
+"""Profile name → fields of EngineProfile. RTX PRO 6000: fitted by `python -m benchmarks.sim_validation` to the first
+150 of 300 requests on real vLLM servers (github.com/casys-kaist/LLMServingSim at 5daddb2, MIT License)."""

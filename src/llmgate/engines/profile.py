@@ -33,6 +33,6 @@ class EngineProfile:
     max_running: int = 256  # sequences at once
     max_model_len: int = 131_072  # prompt and answer together
     startup_s: float = 120.0  # from start to ready, loading the weights
-    async_scheduling: bool = False  # a step is composed while the one before it runs: vLLM's default since 0.14
+    async_scheduling: bool = False  # composed while the step before runs: vLLM 0.32's default on GPUs
     prefill_step_s: float = 0.0  # what a step that computes a prompt takes longer for that
     prefill_kv_token_s: float = 0.0  # what a token of KV cache read while decoding takes longer in such a step
