@@ -14,8 +14,8 @@ from llmgate.sim.study import PolicyResult, Study
 PARTS = ("mean", "p50", "p90", "p95", "p99")
 LATENCIES = (("ttft", "TTFT, s", 1.0), ("tpot", "TPOT, ms", 1000.0), ("e2e", "E2E, s", 1.0))
 REST = {
-    "prefix_hit_ratio": "cache hits",
-    "tokens_per_s": "tokens/s",
+    "prefix_hit_ratio": "hits",
+    "tokens_per_s": "tok/s",
     "goodput_ratio": "goodput",
     "imbalance": "imbalance",
     "preemptions": "preempted",
