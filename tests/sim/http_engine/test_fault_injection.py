@@ -65,12 +65,16 @@ async def test_a_crash_ends_the_process_when_it_is_asked_for() -> None:
 
 
 async def test_until_it_has_started_it_is_not_healthy_and_serves_nothing() -> None:
-    async with simulated(startup_s=0.05) as sim:
-        early = (await sim.client.get("/health")).status_code, (await sim.chat()).status_code
-        async with asyncio.timeout(PATIENCE):
-            while (await sim.client.get("/health")).status_code != 200:
-                await asyncio.sleep(0)
-        assert (early, (await sim.chat()).status_code) == ((503, 503), 200)
+    async with simulated(startup_s=1000.0) as sim:
+        assert ((await sim.client.get("/health")).status_code, (await sim.chat()).status_code) == (503, 503)
+        sim.engine._become_ready()
+        assert ((await sim.client.get("/health")).status_code, (await sim.chat()).status_code) == (200, 200)
+
+
+async def test_it_becomes_ready_by_itself() -> None:
+    async with simulated(startup_s=0.001) as sim, asyncio.timeout(PATIENCE):
+        while (await sim.client.get("/health")).status_code != 200:
+            await asyncio.sleep(0)
 
 
 async def test_a_fault_that_there_is_not_is_refused_with_what_there_is() -> None:
