@@ -4,8 +4,8 @@
 
 guidellm (PyPI) is installed into a virtual environment of its own the first time: 6 GB, since it needs torch. Without
 `--url` a simulated engine is started, in real time. The two take turns, `--rounds` times; figures are medians of the
-rounds. Prompts are guidellm's in length: it counts without the chat template, so it goes first, and llmgate is told
-what the server counted. Needs taskset, two cores, and little else going on: what waits for a core counts as latency.
+rounds. guidellm goes first and draws the lengths; llmgate sends requests of the lengths that the server counted, in the
+same order. Needs taskset, two cores, and little else going on: what waits for a core counts as latency.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -55,9 +54,9 @@ def main() -> None:
 def rounds(load: Closed, count: int, home: Path) -> tuple[Figures, Figures]:
     """Medians over the rounds: guidellm's and ours."""
     taken: list[tuple[Figures, Figures]] = []
-    for _ in range(count):
-        theirs = guidellm(load, home)
-        taken.append((theirs, llmgate(replace(load, prompt_tokens=round(theirs["prompt tokens"])), home)))
+    for seed in range(count):
+        theirs, lengths = guidellm(load, seed, home)
+        taken.append((theirs, llmgate(load, lengths, home)))
     left, right = zip(*taken, strict=True)
     return medians(left), medians(right)
 

@@ -43,8 +43,16 @@ class Closed:
         return self.output_tokens // 2, self.output_tokens + self.output_tokens // 2
 
 
-def guidellm(load: Closed, home: Path) -> Figures:
-    """Means of the requests that succeeded. Its ITL is the mean gap between tokens, its TPOT divides the whole time."""
+Lengths = list[tuple[int, int]]
+"""Prompt and output tokens of each request, by the server's count."""
+
+
+def guidellm(load: Closed, seed: int, home: Path) -> tuple[Figures, Lengths]:
+    """Means of the requests that succeeded, and their lengths in the order of sending.
+
+    `seed` decides lengths and texts: the same one again would find its prompts in the engine's cache. guidellm's ITL is
+    the mean gap between tokens, its TPOT divides the whole time.
+    """
     output = home / "guidellm.json"
     low, high = load.outputs
     outputs = f"output_tokens={load.output_tokens},output_tokens_min={low},output_tokens_max={high}"
@@ -63,7 +71,8 @@ def guidellm(load: Closed, home: Path) -> Figures:
             ),
         ],
     )
-    metrics = json.loads(output.read_text())["benchmarks"][0]["metrics"]
+    found = json.loads(output.read_text())["benchmarks"][0]
+    metrics = found["metrics"]
 
     def mean(name: str) -> float:
         return float(metrics[name]["successful"]["mean"])
@@ -71,7 +80,7 @@ def guidellm(load: Closed, home: Path) -> Figures:
     succeeded = metrics["request_totals"]["successful"]
     if succeeded != load.requests:
         sys.exit(f"guidellm: {succeeded} of {load.requests} requests succeeded")
-    return {
+    figures = {
         "TTFT ms": mean("time_to_first_token_ms"),
         "time per output token ms": mean("inter_token_latency_ms"),
         "E2E ms": mean("request_latency") * 1e3,
@@ -80,18 +89,22 @@ def guidellm(load: Closed, home: Path) -> Figures:
         "prompt tokens": mean("prompt_token_count"),
         "output tokens": mean("output_token_count"),
     }
+    sent = sorted(found["requests"]["successful"], key=lambda each: float(each["request_start_time"]))
+    return figures, [(each["prompt_tokens"], each["output_tokens"]) for each in sent]
 
 
-def llmgate(load: Closed, home: Path) -> Figures:
-    """Means of the requests that succeeded."""
-    output = home / "llmgate.json"
-    low, high = load.outputs
-    lengths = f"prompt_min={load.prompt_tokens},prompt_max={load.prompt_tokens},output_min={low},output_max={high}"
+def llmgate(load: Closed, lengths: Lengths, home: Path) -> Figures:
+    """Means of the requests that succeeded, which are of these lengths and in this order."""
+    output, trace = home / "llmgate.json", home / "lengths.jsonl"
+    lines = (
+        {"timestamp": 0, "input_length": prompt, "output_length": output, "hash_ids": _fresh(n, prompt)}
+        for n, (prompt, output) in enumerate(lengths)
+    )
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
     _run(
         [
             *(sys.executable, "-m", "llmgate", "bench", load.url, "--model", load.model, "--json", str(output)),
-            *("--concurrency", str(load.concurrency), "--requests", str(load.requests)),
-            *("--workload", f"uniform:{lengths}"),
+            *("--concurrency", str(load.concurrency), "--trace", str(trace)),
         ],
     )
     result = json.loads(output.read_text())
@@ -106,6 +119,11 @@ def llmgate(load: Closed, home: Path) -> Figures:
         "prompt tokens": result["tokens"]["prompt"] / result["succeeded"],
         "output tokens": result["tokens"]["output"] / result["succeeded"],
     }
+
+
+def _fresh(number: int, tokens: int) -> list[int]:
+    """Ids of Mooncake's blocks of 512 tokens that no other request has."""
+    return [number << 16 | block for block in range(-(-tokens // 512))]
 
 
 def _run(command: list[str]) -> None:
