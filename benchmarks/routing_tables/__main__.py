@@ -28,8 +28,9 @@ ROWS = (*registry.BUILT_IN, *PEERS, ORACLE)
 BEGIN, END = "<!-- routing-tables: begin -->", "<!-- routing-tables: end -->"
 LOADS = (
     f"Loads are shares of the rate at which {BASELINE} meets the relative objective for 90 % of the requests; in a "
-    "closed loop that is the rate at which sessions begin."
+    "closed loop that is the rate at which sessions begin. "
 )
+COLOURS = "In the pictures llmgate's policies are blue, peers' rules orange, and the oracle is in ink."
 STANDING = (
     "By mean TTFT: 0 % is as good as the best of the peers' rules there, 100 % as good as the oracle, below 0 % worse "
     "than the best peer; – where the oracle, which is greedy, is itself no better than the best peer."
@@ -69,7 +70,7 @@ def main(scenes: Sequence[str], loads: Sequence[float], seeds: int, jobs: int, h
         return
     from benchmarks.routing_tables.pictures import draw
 
-    draw(results, docs.parent / "images", ORACLE)
+    draw(results, docs.parent / "images", PEERS, ORACLE)
     _insert(docs, text)
 
 
@@ -80,7 +81,7 @@ def _samples(runs: Sequence[Figures]) -> Samples:
 def page(results: Results, scales: Mapping[str, float], seeds: int) -> str:
     """The part of the page that is written by this command."""
     parts = [
-        f"{seeds} seeds; means over them, and paired 95 % intervals against {BASELINE}. " + LOADS,
+        f"{seeds} seeds; means over them, and paired 95 % intervals against {BASELINE}. " + LOADS + COLOURS,
         "### Between the best peer and the oracle",
         STANDING,
         standing({f"{scene} {load:.0%}": rows for (scene, load), rows in results.items()}, PEERS, ORACLE),

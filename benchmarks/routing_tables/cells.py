@@ -48,7 +48,7 @@ def figures(cells: Sequence[Cell], home: Path, jobs: int) -> dict[Cell, Figures]
     what is being run."""
     missing = [cell for cell in cells if not _path(cell, home).exists()]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=50) as pool:
+    with ProcessPoolExecutor(jobs, context) as pool:
         done: Iterable[None] = pool.map(_run, missing, [home] * len(missing))
         for _ in track(done, "Simulating", total=len(missing), console=Console(stderr=True)):
             pass

@@ -49,9 +49,8 @@ def against(policy: Sequence[float], baseline: Sequence[float]) -> str:
 
 def _signed(each: Difference, whole: float) -> str:
     share, half = 100 * each.mean / whole, 100 * (each.high - each.low) / 2 / whole
-    return (
-        f"{share:+.0f} ± {half:.0f}".replace("-", "−") if half >= 1 else f"{share:+.1f} ± {half:.1f}".replace("-", "−")
-    )
+    digits = 0 if half >= 1 else 1
+    return f"{round(share, digits) + 0.0:+.{digits}f} ± {half:.{digits}f}".replace("-", "−")  # + 0.0: no -0
 
 
 def gap_closed(value: float, best_peer: float, oracle: float) -> float | None:

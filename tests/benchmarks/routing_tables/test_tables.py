@@ -27,6 +27,7 @@ def test_a_difference_is_a_share_of_the_baseline_with_half_its_interval() -> Non
     """Differences -2 and -4 of a mean of 10: -30 %; deviation 1.414, t 12.706, so half is 12.706 of 10."""
     assert against([8.0, 6.0], [10.0, 10.0]) == "−30 ± 127 %"
     assert against([9.95, 9.95], [10.0, 10.0]) == "−0.5 ± 0.0 %"
+    assert against([9.0, 10.9], [10.0, 10.0]) == "+0 ± 121 %", "not −0"
 
 
 def test_the_best_peer_is_chosen_for_each_column() -> None:
