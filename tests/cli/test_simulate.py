@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,22 @@ def test_json_on_standard_output_is_all_that_is_there() -> None:
     found = figures(run("--workload", WORKLOAD, "--policy", "round-robin", "--policy", "token-aware", "--json", "-"))
     assert list(found) == ["round-robin", "token-aware"]
     assert found["token-aware"]["requests"] == 40
+
+
+def test_json_is_alone_on_a_pipe_whatever_the_locale() -> None:
+    """In the C locale click's standard output is not sys.stdout."""
+    arguments = ["--workload", "poisson:requests=5", "--engines", ENGINES, "--policy", "random", "--json", "-"]
+    command = [sys.executable, "-m", "llmgate", "simulate", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:surrogateescape"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert json.loads(result.stdout)["policies"]["random"]["requests"] == 5
+
+
+def test_a_json_file_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None:
+    result = run("--workload", WORKLOAD, "--policy", "random", "--json", str(tmp_path / "none" / "a.json"))
+    assert result.exit_code == 1
+    assert "TTFT" in result.stdout
+    assert result.stderr.endswith("a.json cannot be written: No such file or directory\n")
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
