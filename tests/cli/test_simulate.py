@@ -92,6 +92,13 @@ def test_incidents_need_no_quotes() -> None:
     assert json.loads(result.stdout)["incidents"] == ["1s slow h100-0 x2", "2s kill h100-1"]
 
 
+def test_values_may_follow_an_equals_sign() -> None:
+    arguments = ["--policy=random", "token-aware", "--policy=round-robin", "--at=1s kill h100-1", "--json=-"]
+    result = run("--workload", WORKLOAD, *arguments)
+    assert list(figures(result)) == ["random", "token-aware", "round-robin"]
+    assert json.loads(result.stdout)["incidents"] == ["1s kill h100-1"]
+
+
 def test_capacity_is_found_on_demand() -> None:
     arguments = ["--policy", "random", "--find-capacity", "--slo", "ttft=300ms"]
     result = run("--workload", "poisson:requests=60,rate=5", *arguments)
@@ -99,6 +106,12 @@ def test_capacity_is_found_on_demand() -> None:
     assert "up to × rate" in result.stdout
     found = figures(run("--workload", "poisson:requests=60,rate=5", *arguments, "--json", "-"))
     assert found["random"]["capacity"]["rate_scale"] > 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("slo", "shown"), [("ttft=1h", "≥ 64.00"), ("ttft=1ms", "< 0.016")])
+def test_the_ends_of_the_search_for_a_capacity_are_marked_as_such(slo: str, shown: str) -> None:
+    result = run("--workload", "poisson:requests=5", "--policy", "random", "--find-capacity", "--slo", slo)
+    assert shown in result.stdout
 
 
 def test_seeds_give_intervals_against_the_first_policy() -> None:

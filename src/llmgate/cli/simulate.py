@@ -23,12 +23,13 @@ class ManyValued(click.Command):
         folded: list[str] = []
         index = 0
         while index < len(args):
-            word = args[index]
-            index += 1
+            word, equals, first = args[index].partition("=")
             if word not in ("--policy", "--at"):
-                folded.append(word)
+                folded.append(args[index])
+                index += 1
                 continue
-            values = []
+            index += 1
+            values = [first] if equals else []
             while index < len(args) and not args[index].startswith("-"):
                 values.append(args[index])
                 index += 1
