@@ -118,7 +118,7 @@ def test_the_timeline_holds_every_answer_and_token() -> None:
     result = summary([record(n, float(n), n + 0.5, n + 1.5, ended=n + 2.0, tokens=10) for n in range(5)])
     assert sum(interval.requests for interval in result.timeline) == 5
     assert sum(interval.output_tokens for interval in result.timeline) == pytest.approx(50)
-    assert [interval.begin for interval in result.timeline] == [0, 1, 2, 3, 4, 5, 6]
+    assert [interval.begin for interval in result.timeline] == [n / 2 for n in range(13)]
 
 
 def test_a_long_run_has_longer_intervals() -> None:
@@ -206,3 +206,9 @@ def test_a_comparison_with_a_result_that_lacks_figures_shows_what_there_is() -> 
     figures = as_data(a, b)["figures"]
     assert (figures["ttft p50"]["b"], figures["ttft p50"]["ratio"]) == (None, None)
     assert (figures["goodput"]["a"], figures["goodput"]["b"]) == (1.0, None)
+
+
+def test_a_run_of_a_second_has_a_curve_over_time_too() -> None:
+    result = summary([record(n, n / 10, n / 10 + 0.05, ended=n / 10 + 0.05) for n in range(14)])
+    assert result.interval_s == 0.1
+    assert [interval.requests for interval in result.timeline] == [1] * 14

@@ -80,6 +80,10 @@ def test_a_crash_that_is_asked_for_ends_the_process(sim_engine: Callable[..., St
         (("--tokenizer", "/no/such/place"), "no tokenizer at '/no/such/place'"),
         (("--kv-events-replay", "tcp://*:1"), "give that too"),
         (("--startup", "soon"), "give seconds, or 'profile'"),
+        (("--startup", "nan"), "give seconds, or 'profile'"),
+        (("--startup", "inf"), "give seconds, or 'profile'"),
+        (("--speed", "nan"), "give a number"),
+        (("--speed", "inf"), "give a number"),
     ],
 )
 def test_what_it_cannot_be_started_with_is_one_sentence_and_exit_1(arguments: tuple[str, ...], says: str) -> None:

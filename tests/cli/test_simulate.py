@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,22 @@ def test_json_on_standard_output_is_all_that_is_there() -> None:
     found = figures(run("--workload", WORKLOAD, "--policy", "round-robin", "--policy", "token-aware", "--json", "-"))
     assert list(found) == ["round-robin", "token-aware"]
     assert found["token-aware"]["requests"] == 40
+
+
+def test_json_is_alone_on_a_pipe_whatever_the_locale() -> None:
+    """In the C locale click's standard output is not sys.stdout."""
+    arguments = ["--workload", "poisson:requests=5", "--engines", ENGINES, "--policy", "random", "--json", "-"]
+    command = [sys.executable, "-m", "llmgate", "simulate", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:surrogateescape"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert json.loads(result.stdout)["policies"]["random"]["requests"] == 5
+
+
+def test_a_json_file_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None:
+    result = run("--workload", WORKLOAD, "--policy", "random", "--json", str(tmp_path / "none" / "a.json"))
+    assert result.exit_code == 1
+    assert "TTFT" in result.stdout
+    assert result.stderr.endswith("a.json cannot be written: No such file or directory\n")
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -73,6 +92,13 @@ def test_incidents_need_no_quotes() -> None:
     assert json.loads(result.stdout)["incidents"] == ["1s slow h100-0 x2", "2s kill h100-1"]
 
 
+def test_values_may_follow_an_equals_sign() -> None:
+    arguments = ["--policy=random", "token-aware", "--policy=round-robin", "--at=1s kill h100-1", "--json=-"]
+    result = run("--workload", WORKLOAD, *arguments)
+    assert list(figures(result)) == ["random", "token-aware", "round-robin"]
+    assert json.loads(result.stdout)["incidents"] == ["1s kill h100-1"]
+
+
 def test_capacity_is_found_on_demand() -> None:
     arguments = ["--policy", "random", "--find-capacity", "--slo", "ttft=300ms"]
     result = run("--workload", "poisson:requests=60,rate=5", *arguments)
@@ -80,6 +106,12 @@ def test_capacity_is_found_on_demand() -> None:
     assert "up to × rate" in result.stdout
     found = figures(run("--workload", "poisson:requests=60,rate=5", *arguments, "--json", "-"))
     assert found["random"]["capacity"]["rate_scale"] > 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("slo", "shown"), [("ttft=1h", "≥ 64.00"), ("ttft=1ms", "< 0.016")])
+def test_the_ends_of_the_search_for_a_capacity_are_marked_as_such(slo: str, shown: str) -> None:
+    result = run("--workload", "poisson:requests=5", "--policy", "random", "--find-capacity", "--slo", slo)
+    assert shown in result.stdout
 
 
 def test_seeds_give_intervals_against_the_first_policy() -> None:

@@ -86,9 +86,9 @@ def _cdfs(latencies: Mapping[str, Values]) -> Iterator[reports.Figure]:
 
 
 def _over_time(result: Result) -> Iterator[reports.Figure]:
-    """Rates over each interval; the last is not over and left out where there are others."""
-    intervals = result.timeline[:-1] or result.timeline
-    if not intervals:
+    """Rates over each interval but the last, which is not over; none of a run too short for a curve."""
+    intervals = result.timeline[:-1]
+    if len(intervals) < 2:
         return
     width = result.interval_s
     times = [interval.begin + width / 2 for interval in intervals]

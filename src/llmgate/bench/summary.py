@@ -13,7 +13,10 @@ from llmgate.bench.record import ABORTED, Record
 from llmgate.bench.result import Generator, Goodput, Interval, Result, Throughput, Tokens
 from llmgate.bench.slo import Slo
 
-MOST_INTERVALS = 120
+INTERVALS = ((0.1, 20), (0.2, 20), (0.5, 20), *((each, 120) for each in (1, 2, 5, 10, 30, 60, 300, 1800, 86400)))
+"""(s, at most so many of them): a curve over time is of the shortest that are few enough. Shorter ones than a second
+hold few requests, and are for runs that a second would cut into a handful of pieces."""
+
 LARGE_LAG = 0.005  # s at p99; a timer of the event loop is exact to 1 ms
 LARGE_LAG_RATIO = 0.1  # of the median TTFT
 BUSY = 0.85  # of a core
@@ -119,7 +122,7 @@ def _timeline(kept: Sequence[Record]) -> tuple[float, list[Interval]]:
     if not kept:
         return 1.0, []
     last = max(record.ended for record in kept)
-    interval = next(each for each in (1, 2, 5, 10, 30, 60, 300, 1800, 86400) if last / each <= MOST_INTERVALS)
+    interval = next(each for each, most in INTERVALS if last / each <= most)
     requests, errors = Counter[int](), Counter[int]()
     tokens: defaultdict[int, float] = defaultdict(float)
     for record in kept:

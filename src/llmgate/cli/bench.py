@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmgate.bench.errors import BenchError
+from llmgate.cli.output import STDOUT, to_file
 
 if TYPE_CHECKING:
     from llmgate.bench.measure import Options
@@ -25,7 +26,6 @@ Examples:
   llmgate bench http://127.0.0.1:8080 --rate 4 --requests 500 --warmup 20 --slo ttft=2,tpot=50ms --json a.json
   llmgate bench http://127.0.0.1:8080 --trace trace.jsonl --rate-scale 2 --report out/
   llmgate bench --compare a.json b.json"""
-STDOUT = "-"
 DEFAULT_REQUESTS, DEFAULT_PROMPT, DEFAULT_OUTPUT = 100, 256, 128
 
 
@@ -260,10 +260,9 @@ def _workload(given: dict[str, Any]) -> Workload:
 
 def _to_file(name: str, content: bytes) -> None:
     try:
-        with click.open_file(name, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise BenchError(f"{name} cannot be written: {error.strerror}") from None
+        to_file(name, content)
+    except ValueError as error:
+        raise BenchError(str(error)) from None
 
 
 def _console() -> Any:

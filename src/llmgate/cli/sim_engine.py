@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import re
 import signal
 import sys
@@ -125,6 +126,8 @@ def _settings(options: dict[str, Any]) -> Settings:
     from llmgate.sim.http_engine.lengths import DEFAULT, parse_lengths
     from llmgate.sim.http_engine.settings import Settings, fitted
 
+    if not options["speed"] < math.inf:  # not a number neither
+        raise ValueError(f"--speed {options['speed']:g}: give a number, as in 10")
     profile = fitted(
         parse_profile(one_engine(options["profile_name"])),
         block_size=options["block_size"],
@@ -185,7 +188,7 @@ def _startup(given: str | None, of_profile: float) -> float:
         seconds = float(given)
     except ValueError:
         seconds = -1.0
-    if seconds < 0:
+    if not 0 <= seconds < math.inf:
         raise ValueError(f"--startup {given!r}: give seconds, or 'profile'")
     return seconds
 

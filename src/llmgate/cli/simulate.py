@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmgate.cli.output import STDOUT, to_file
+
 if TYPE_CHECKING:
     from llmgate.sim.study import Study
 
@@ -21,12 +23,13 @@ class ManyValued(click.Command):
         folded: list[str] = []
         index = 0
         while index < len(args):
-            word = args[index]
-            index += 1
+            word, equals, first = args[index].partition("=")
             if word not in ("--policy", "--at"):
-                folded.append(word)
+                folded.append(args[index])
+                index += 1
                 continue
-            values = []
+            index += 1
+            values = [first] if equals else []
             while index < len(args) and not args[index].startswith("-"):
                 values.append(args[index])
                 index += 1
@@ -89,7 +92,7 @@ Examples:
 )
 @click.option("--scrape-period", type=float, default=1.0, show_default=True, help="Seconds.")
 @click.option("--skip-bad", is_flag=True, help="Leave lines out that cannot be used, and count them.")
-@click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
+@click.option("--json", "json_file", metavar="FILE", help="Write JSON there (- is stdout).")
 @click.option("--report", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="An HTML page.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def simulate(**given: Any) -> None:
@@ -99,13 +102,13 @@ def simulate(**given: Any) -> None:
     if "" not in sys.path:
         sys.path.append("")  # policies of the user's own, as package.module:Class from here
     study = _run(given)
-    if given["json_file"] is not None:
-        json.dump(study.as_json(), given["json_file"], indent=2, allow_nan=False)
-        given["json_file"].write("\n")
-    if given["json_file"] is None or given["json_file"] is not sys.stdout:
+    if given["json_file"] != STDOUT:
         from llmgate.cli.study_table import show
 
         show(study)
+    if given["json_file"] is not None:
+        with _one_sentence():
+            to_file(given["json_file"], json.dumps(study.as_json(), indent=2, allow_nan=False).encode() + b"\n")
     if given["report"] is not None:
         _report(study, given["report"])
 

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
+from llmgate.sim.capacity import HIGHEST, LOWEST
 from llmgate.sim.paired import Difference
 from llmgate.sim.study import PolicyResult, Study
 
@@ -49,8 +50,13 @@ def show(study: Study) -> None:
 
 
 def _capacity(result: PolicyResult) -> tuple[str, str]:
+    """What the search gave up at is no capacity, and marked."""
+    scales = result.by_seed("capacity")
+    if not max(scales):
+        return f"< {_number(LOWEST)}", "–"
+    mark = "≥ " if max(scales) >= HIGHEST else ""
     rates = [capacity.requests_per_s for capacity in result.capacities]
-    return _number(result.mean("capacity")), _number(sum(rates) / len(rates))
+    return mark + _number(result.mean("capacity")), mark + _number(sum(rates) / len(rates))
 
 
 def _differences(study: Study) -> Table:

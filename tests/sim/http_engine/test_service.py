@@ -90,6 +90,16 @@ def test_a_slower_engine_takes_longer_from_then_on() -> None:
     assert wire.tokens == 1
 
 
+def test_the_metrics_of_a_slower_engine_are_slower() -> None:
+    sim = ByHand(speed=2.0)
+    sim.service.set_slowdown(4.0)
+    send(sim)
+    sim.run(1.0)
+    histograms = sim.metrics.histograms
+    assert histograms["time_to_first_token_seconds"].sum == pytest.approx(FIRST * 4 / 2)
+    assert histograms["request_time_per_output_token_seconds"].sum == pytest.approx(NEXT * 4 / 2)
+
+
 def test_a_client_that_leaves_frees_its_place_at_the_end_of_the_step() -> None:
     sim = ByHand()
     job, wire = sim.send(PROMPT | {"stream": True, "max_tokens": 500}, chat=False)

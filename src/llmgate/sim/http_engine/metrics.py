@@ -46,24 +46,25 @@ LIMITS = ("max_num_queued_reqs", "max_num_queued_tokens")
 
 
 class Metrics:
-    """Latencies are the wall's, as clients see them: the engine's divided by `speed`."""
+    """Latencies are the wall's, as clients see them: the engine's divided by `pace`, its seconds a second, which may
+change. A time that such a change falls into is reckoned as if all of it had passed at the new one."""
 
-    def __init__(self, profile: EngineProfile, model: str, speed: float = 1.0) -> None:
+    def __init__(self, profile: EngineProfile, model: str, pace: float = 1.0) -> None:
         self.profile = profile
         self.model = model
         self.created = time.time()  # Unix time, s
         self.histograms = {name: Histogram(shape) for name, shape in _SHAPES.items()}
         self.success = dict.fromkeys(REASONS, 0)
         self.rejections = dict.fromkeys(LIMITS, 0)
-        self._speed = speed
+        self.pace = pace
 
     def first_token(self, after: float) -> None:
-        self._observe("time_to_first_token_seconds", after / self._speed)
+        self._observe("time_to_first_token_seconds", after / self.pace)
 
     def decoded(self, tokens: int, during: float) -> None:
         """So many tokens after the first, over so many seconds."""
         histogram = self.histograms["inter_token_latency_seconds"]
-        each = during / tokens / self._speed
+        each = during / tokens / self.pace
         histogram.counts[bisect_left(histogram.shape.bounds, each)] += tokens
         histogram.sum += each * tokens
 
@@ -86,7 +87,7 @@ class Metrics:
         if request.output_tokens > 1:
             seconds["request_time_per_output_token_seconds"] = (at - first) / (request.output_tokens - 1)
         for name, value in seconds.items():
-            self._observe(name, value / self._speed)
+            self._observe(name, value / self.pace)
         counts = {
             "request_prompt_tokens": request.prompt_tokens,
             "request_generation_tokens": request.output_tokens,

@@ -147,6 +147,7 @@ class EngineService:
     def set_slowdown(self, factor: float) -> None:
         self.look()
         self.clock.set_slowdown(factor)
+        self.metrics.pace = self.clock.pace
         self._arm()
 
     def close(self) -> None:
