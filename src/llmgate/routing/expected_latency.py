@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from llmgate.core.engine_state import EngineState
 from llmgate.core.latency import Line, Speed, decode_load, prefill_work
 from llmgate.core.protocols import Candidates, Router
+from llmgate.core.slo import Prediction, Slo
 from llmgate.core.types import Endpoint, InferenceRequest, Usage
-from llmgate.routing.limits import check
+from llmgate.routing.limits import LAST_RESORT, check
 
 PREFILL_TOKENS_PER_SECOND = 8000.0
 STEP_SECONDS = 0.006
@@ -80,7 +81,32 @@ class ExpectedLatency(Router):
                     + slope * (own_step + there * (left if left < output else output) * beside_step)
                 )
             )
-        return costs
+        return costs if request.slo is None else self._within(request.slo, request, candidates, costs)
+
+    def predict(self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float) -> Prediction:
+        """By the same terms as the cost, without weights, and without the caution of a slow start."""
+        engine = self._engines.get(endpoint) or self._begin(endpoint)
+        engine.look(endpoint, now, self.waiting_tokens)
+        prompt, output = request.prompt_tokens, request.expected_output_tokens
+        uncached = prompt - cached_tokens
+        room = uncached <= engine.room_tokens
+        ahead = max(engine.busy_until - now, engine.least_ahead)
+        if not room:
+            ahead += self._until_room(engine, uncached)
+        work = prefill_work(max(uncached, 1) if cached_tokens else prompt, prompt)
+        ttft = ahead + engine.prefill_fixed + engine.prefill_slope * work
+        tpot = engine.step_seconds + engine.step_slope * decode_load(1.0, prompt + 0.5 * output)
+        return Prediction(ttft, tpot, room)
+
+    def _within(
+        self, slo: Slo, request: InferenceRequest, candidates: Candidates, costs: Sequence[float]
+    ) -> Sequence[float]:
+        """Those that are predicted to miss a target come last; if all are, nothing is changed."""
+        pairs = zip(candidates.endpoints, candidates.cached_tokens, strict=True)
+        missed = [self.predict(request, each, held, candidates.now).misses(slo) for each, held in pairs]
+        if all(missed):
+            return costs
+        return [cost + LAST_RESORT if misses else cost for cost, misses in zip(costs, missed, strict=True)]
 
     def _until_room(self, engine: EngineState, tokens: int) -> float:
         """Seconds until its KV cache has room: half of those there have ended after as many steps as each has left."""
