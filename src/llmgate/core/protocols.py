@@ -74,6 +74,10 @@ class Router(Part, ABC):
         only. The default predicts nothing. A policy that does heeds `request.slo` in its costs, too."""
         return None
 
+    def observed(self, endpoint: Endpoint, predicted: Prediction, ttft: float, tpot: float | None) -> None:
+        """What came of a prediction: seconds from the decision to the first token, and from token to token if the
+        answer was whole. For policies that correct theirs; the default does nothing."""
+
 
 class Filter(Part, ABC):
     """A part of a composed policy that says which candidates may be considered."""

@@ -215,6 +215,7 @@ class Scheduler:
         charge = self.ledger.book(
             request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial, output=output
         )
+        charge.explanation = decision.explanation
         request.cached_tokens = decision.cached_tokens
         try:
             if request.prefix:
@@ -233,6 +234,8 @@ class Scheduler:
         if charge.trial:
             charge.endpoint.health.request_ended(Verdict.GOOD, now, trial=charge.trial)
             charge.trial = 0
+        if charge.explanation is not None and charge.request.stream:
+            charge.explanation.observed_ttft = now - charge.booked_at
         if self._hears_answers and self.pool.get(charge.endpoint.name) is charge.endpoint:
             self._router.answered(charge.request, charge.endpoint, now)
 
@@ -261,6 +264,9 @@ class Scheduler:
         good = verdict is Verdict.GOOD and cause is TerminationCause.COMPLETED
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
+        explanation = charge.explanation
+        if explanation is not None and explanation.observed_ttft is not None:
+            self._observe(charge, explanation, explanation.observed_ttft, usage if good else None, now)
         if self.pool.get(charge.endpoint.name) is charge.endpoint:  # else all that was known of it is forgotten
             if good and charge.request.prefix:
                 self._uses(charge.endpoint, charge.request, 0 if usage is None else usage.completion_tokens)
@@ -280,6 +286,13 @@ class Scheduler:
             self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
         return endpoint
+
+    def _observe(self, charge: Charge, explanation: Explanation, ttft: float, usage: Usage | None, now: float) -> None:
+        """Hold a prediction against what came of it. `usage`: of a whole answer."""
+        if usage is not None and usage.completion_tokens > 1:
+            explanation.observed_tpot = (now - charge.booked_at - ttft) / (usage.completion_tokens - 1)
+        if explanation.predicted is not None and self.pool.get(charge.endpoint.name) is charge.endpoint:
+            self._router.observed(charge.endpoint, explanation.predicted, ttft, explanation.observed_tpot)
 
     def _learn(self, request: InferenceRequest, usage: Usage) -> None:
         knowledge = self.knowledge(request.model)

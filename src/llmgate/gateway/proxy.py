@@ -317,7 +317,7 @@ class Proxy:
         request, arrived, first_byte = exchange.request, exchange.arrived, exchange.first_byte
         decision = exchange.decision
         if decision is not None and decision.explanation is not None:
-            compare(exchange, decision.explanation, decision.at, self._clock(), self._metrics.objectives)
+            compare(exchange, decision.explanation, self._clock(), self._metrics.objectives)
         self._metrics.request_ended(
             request.model,
             endpoint.name,
