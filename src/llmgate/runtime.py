@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch
+from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch, SloConfig
 from llmgate.core.errors import ProtocolViolation
 from llmgate.core.hardware import prior_weight
 from llmgate.core.health import HealthPolicy
@@ -20,6 +21,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Router
 from llmgate.core.retry import RetryPolicy
 from llmgate.core.scheduler import Scheduler
+from llmgate.core.slo import Slo
 from llmgate.core.types import Endpoint, EndpointSpec, KvEventSource
 from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
@@ -47,6 +49,9 @@ from llmgate.wire.forwarded import ClientAddress
 UNWATCHED_SECONDS = 5.0
 """How often it is looked whether the configuration's file is to be watched after all."""
 
+EXPLAIN_SECONDS = 0.02
+"""Every decision is explained, but no more than 50 a second: of 8 endpoints that takes the gateway 0.1 % of a core."""
+
 logger = logging.getLogger("llmgate")
 
 
@@ -72,7 +77,9 @@ class Gateway:
         self.pool = EndpointPool(
             [member.spec for member in members], aliases=_aliases(config), health=_health_policy(config)
         )
-        self.scheduler = Scheduler(self.pool, config.router.create(), seed=time.time_ns())
+        self.scheduler = Scheduler(
+            self.pool, config.router.create(), seed=time.time_ns(), explain_every=EXPLAIN_SECONDS
+        )
         destinations = {member.spec.name: member.destination for member in members}
         self._destinations = destinations
         self.metrics = Metrics(self.pool, clock)
@@ -426,7 +433,18 @@ def _proxy_settings(config: Config) -> ProxySettings:
             ClientAddress(server.trusted_proxies, server.forwarded_header) if server.send_client_address else None
         ),
         edit_rules=EditRules(config.usage.inject, server.rewrite_answer_model),
+        slo=_slo(config.slo, None),
+        model_slos={
+            model.name: slo for model in config.models if model.slo and (slo := _slo(model.slo, config.slo)) is not None
+        },
+        explain=server.explain,
     )
+
+
+def _slo(own: SloConfig, general: SloConfig | None) -> Slo | None:
+    """Target by target, what `own` says, else the `general` one; None if neither says anything."""
+    ttft, tpot = own.ttft or (general and general.ttft), own.tpot or (general and general.tpot)
+    return Slo(ttft or math.inf, tpot or math.inf) if ttft or tpot else None
 
 
 def _spec(endpoint: EndpointConfig) -> EndpointSpec:

@@ -3,7 +3,7 @@
 from llmgate.config.errors import ConfigError
 from llmgate.config.load import from_data, load_file
 from llmgate.config.read import read_yaml
-from llmgate.config.schema import Config, EndpointConfig, ModelConfig
+from llmgate.config.schema import Config, EndpointConfig, ModelConfig, SloConfig
 from llmgate.config.source import ConfigFile, FileWatch
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "EndpointConfig",
     "FileWatch",
     "ModelConfig",
+    "SloConfig",
     "from_data",
     "load_file",
     "read_yaml",

@@ -122,6 +122,9 @@ class ServerConfig(Section):
     """Send the client's own Authorization or x-api-key on to engines that have no api_key of their own."""
     rewrite_answer_model: bool = False
     """Put the name that the client asked for in place of the engine's own into the `model` of answers."""
+    explain: bool = False
+    """Tell clients that ask, by `x-llmgate-explain: 1`, why their request went where it went: names of endpoints and
+    their loads among it."""
 
 
 class AdminConfig(Section):
@@ -276,6 +279,15 @@ class ModelTimeouts(Section):
     idle: Seconds | None = None
 
 
+class SloConfig(Section):
+    """Targets of requests that bring none of their own."""
+
+    ttft: Seconds | None = None
+    """To the first token of a streamed answer."""
+    tpot: Seconds | None = None
+    """From token to token, on average."""
+
+
 class ModelConfig(Section):
     name: Name
     aliases: list[Name] = Field(default_factory=list)
@@ -283,6 +295,8 @@ class ModelConfig(Section):
     """A directory (after `transformers:` as transformers loads it), a tokenizer.json, or `embedded` (SmolLM2); prompts
     are then counted exactly."""
     timeouts: ModelTimeouts | None = None
+    slo: SloConfig | None = None
+    """In place of `slo`, target by target."""
 
 
 class TimeoutsConfig(Section):
@@ -363,6 +377,7 @@ class Config(Section):
     cors: CorsConfig = CorsConfig()
     reload: ReloadConfig = ReloadConfig()
     usage: UsageConfig = UsageConfig()
+    slo: SloConfig = SloConfig()
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Config:

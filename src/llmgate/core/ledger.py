@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from llmgate.core.explain import Explanation
 from llmgate.core.output import OutputPredictor
 from llmgate.core.types import Endpoint, InferenceRequest, Load, TerminationCause
 
@@ -31,6 +32,7 @@ class Charge:
         "_revise_at",
         "booked_at",
         "endpoint",
+        "explanation",
         "prompt_tokens",
         "request",
         "settled",
@@ -52,6 +54,7 @@ class Charge:
         self.booked_at = now
         self.trial = trial
         self.settled = False
+        self.explanation: Explanation | None = None  # of the decision, if it has one
         self._load = load = endpoint.load
         prefill = request.prompt_tokens - cached_tokens
         self._prefill = self._prefill_booked = prefill = prefill if prefill > 0 else 0

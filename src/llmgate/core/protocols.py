@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
+from llmgate.core.slo import Prediction
 from llmgate.core.types import Endpoint, InferenceRequest, Usage
 
 
@@ -65,6 +66,17 @@ class Router(Part, ABC):
     @abstractmethod
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         """A finite cost for each of `candidates.endpoints`, in the same order, in one unit of the policy's choice."""
+
+    def predict(
+        self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float
+    ) -> Prediction | None:
+        """The times that the policy expects there, for policies that go by them; asked before `booked`, of few requests
+        only. The default predicts nothing. A policy that does heeds `request.slo` in its costs, too."""
+        return None
+
+    def observed(self, endpoint: Endpoint, predicted: Prediction, ttft: float, tpot: float | None) -> None:
+        """What came of a prediction: seconds from the decision to the first token, and from token to token if the
+        answer was whole. For policies that correct theirs; the default does nothing."""
 
 
 class Filter(Part, ABC):

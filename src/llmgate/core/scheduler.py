@@ -17,6 +17,7 @@ from llmgate.core.blocks import BlockIndex
 from llmgate.core.booked import Bookings
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
 from llmgate.core.estimate import ByteClasses, PromptEstimator, byte_classes
+from llmgate.core.explain import Explanation, explain
 from llmgate.core.ledger import Charge, Ledger
 from llmgate.core.output import OutputPredictor
 from llmgate.core.pool import EndpointPool
@@ -42,6 +43,7 @@ class Decision:
     costs: Sequence[float]  # aligned with candidates.endpoints, in the policy's unit, lower is better
     tied: int  # how many candidates shared the lowest cost
     told: Collection[int] = ()  # slots of those whose own KV events say what they hold; of the others it was learnt
+    explanation: Explanation | None = None
 
     def ranking(self) -> list[Endpoint]:
         """All candidates, the chosen one first, the others by cost."""
@@ -70,7 +72,10 @@ class Scheduler:
         seed: int = 0,
         prefix_capacity: int = 262_144,
         keep_decisions: int = 256,
+        explain_every: float = math.inf,
     ) -> None:
+        """A decision is explained if `explain_every` seconds have passed since the last that was: by what comes out of
+        their predictions one sees how good they are."""
         self.pool = pool
         self.ledger = Ledger()
         self.decisions: deque[Decision] = deque(maxlen=keep_decisions)
@@ -82,6 +87,8 @@ class Scheduler:
         self._residencies: dict[Endpoint, Residency] = {}
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
+        self._explain_every = explain_every
+        self._explain_at = math.inf if explain_every == math.inf else -math.inf
         self._knowledge: dict[str, ModelKnowledge] = {}
 
     @property
@@ -179,7 +186,26 @@ class Scheduler:
             told,
         )
         self.decisions.append(decision)
+        if now >= self._explain_at:
+            self._explain_at = now + self._explain_every
+            self.explain(request, decision, tried)
+        elif request.slo is not None:
+            predicted = self._router.predict(request, decision.endpoint, decision.cached_tokens, now)
+            decision.explanation = Explanation(request.slo, predicted)
         return decision
+
+    def explain(self, request: InferenceRequest, decision: Decision, tried: Collection[Endpoint] = ()) -> Explanation:
+        """What spoke for and against each endpoint. To be asked before anything is booked: it goes by loads as they
+        are. It is kept in the decision."""
+        explanation = decision.explanation
+        if explanation is None or not explanation.options:
+            candidates = decision.candidates
+            chosen = candidates.endpoints.index(decision.endpoint)
+            members = [endpoint for endpoint in self.pool if request.model in endpoint.models]
+            explanation = decision.explanation = explain(
+                self._router, request, members, candidates, decision.costs, chosen, decision.told, tried
+            )
+        return explanation
 
     def book(self, request: InferenceRequest, decision: Decision, now: float) -> Charge:
         """Put the request on the chosen endpoint's account. Whoever calls this owes a `settle`."""
@@ -189,6 +215,7 @@ class Scheduler:
         charge = self.ledger.book(
             request, endpoint, now, cached_tokens=decision.cached_tokens, trial=trial, output=output
         )
+        charge.explanation = decision.explanation
         request.cached_tokens = decision.cached_tokens
         try:
             if request.prefix:
@@ -207,6 +234,8 @@ class Scheduler:
         if charge.trial:
             charge.endpoint.health.request_ended(Verdict.GOOD, now, trial=charge.trial)
             charge.trial = 0
+        if charge.explanation is not None and charge.request.stream:
+            charge.explanation.observed_ttft = now - charge.booked_at
         if self._hears_answers and self.pool.get(charge.endpoint.name) is charge.endpoint:
             self._router.answered(charge.request, charge.endpoint, now)
 
@@ -235,6 +264,9 @@ class Scheduler:
         good = verdict is Verdict.GOOD and cause is TerminationCause.COMPLETED
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
+        explanation = charge.explanation
+        if explanation is not None and explanation.observed_ttft is not None:
+            self._observe(charge, explanation, explanation.observed_ttft, usage if good else None, now)
         if self.pool.get(charge.endpoint.name) is charge.endpoint:  # else all that was known of it is forgotten
             if good and charge.request.prefix:
                 self._uses(charge.endpoint, charge.request, 0 if usage is None else usage.completion_tokens)
@@ -254,6 +286,13 @@ class Scheduler:
             self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
         return endpoint
+
+    def _observe(self, charge: Charge, explanation: Explanation, ttft: float, usage: Usage | None, now: float) -> None:
+        """Hold a prediction against what came of it. `usage`: of a whole answer."""
+        if usage is not None and usage.completion_tokens > 1:
+            explanation.observed_tpot = (now - charge.booked_at - ttft) / (usage.completion_tokens - 1)
+        if explanation.predicted is not None and self.pool.get(charge.endpoint.name) is charge.endpoint:
+            self._router.observed(charge.endpoint, explanation.predicted, ttft, explanation.observed_tpot)
 
     def _learn(self, request: InferenceRequest, usage: Usage) -> None:
         knowledge = self.knowledge(request.model)

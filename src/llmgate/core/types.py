@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llmgate.core.estimate import ByteClasses
     from llmgate.core.health import Health
     from llmgate.core.prefix import Holders
+    from llmgate.core.slo import Slo
 
 
 class Kind(enum.Enum):
@@ -96,6 +97,7 @@ class InferenceRequest:
     blocks: Sequence[int] = ()  # chain keys of the prompt's whole blocks of tokens, see core/blocks.py
     block_tokens: int = 0  # tokens of one of them; 0: the prompt's token ids are not known
     tenant: Hashable = None  # whose answers have lengths alike: whatever tells who asks
+    slo: Slo | None = None  # what its client wants, or the model is configured for
     cached_tokens: int = 0  # that the endpoint it was last booked on was thought to hold of its prompt
 
     @property

@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
+from llmgate.core.explain import Explanation, Option, Why
 from llmgate.core.health import State
 from llmgate.core.scheduler import Decision
+from llmgate.core.slo import Prediction
 from llmgate.core.types import Endpoint, EndpointMetrics
 
 
@@ -108,6 +110,65 @@ class CandidateView(BaseModel):
     )
 
 
+class PredictionView(BaseModel):
+    """Seconds."""
+
+    ttft: float = Field(description="from the decision to the first token")
+    tpot: float = Field(description="from token to token")
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> PredictionView:
+        return cls(ttft=prediction.ttft, tpot=prediction.tpot)
+
+
+class OptionView(BaseModel):
+    """An endpoint of the model at the moment of the decision, whether it was a candidate or not."""
+
+    endpoint: str
+    why: Why = Field(description="chosen, or why not")
+    cost: float | None = Field(description="null: not finite, or no candidate")
+    predicted: PredictionView | None = Field(description="null: no candidate, or the policy predicts nothing")
+    cached_tokens: int | None = Field(description="null: no candidate")
+    cached_source: Literal["events", "learnt"] | None
+    requests: int = Field(description="in flight there, by this gateway")
+    prompt_tokens_ahead: int = Field(description="of those, not yet computed")
+
+    @classmethod
+    def of(cls, option: Option) -> OptionView:
+        told = option.told
+        return cls(
+            endpoint=option.endpoint,
+            why=option.why,
+            cost=option.cost if option.cost is not None and math.isfinite(option.cost) else None,
+            predicted=None if option.predicted is None else PredictionView.of(option.predicted),
+            cached_tokens=option.cached_tokens,
+            cached_source=None if told is None else "events" if told else "learnt",
+            requests=option.requests,
+            prompt_tokens_ahead=option.prompt_tokens_ahead,
+        )
+
+
+class ExplanationView(BaseModel):
+    slo: Mapping[str, float] | None = Field(description="targets of the request: ttft, tpot, in seconds")
+    predicted: PredictionView | None = Field(description="of the chosen endpoint")
+    observed_ttft: float | None = Field(description="seconds from the decision; null: not yet, or not streamed")
+    observed_tpot: float | None = Field(description="seconds; null: not yet, not streamed, or broken off")
+    options: list[OptionView] = Field(description="the chosen one first, then candidates by cost, then the others")
+    left_out: int = Field(description="endpoints of the model that are not among them")
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> ExplanationView:
+        slo, predicted = explanation.slo, explanation.predicted
+        return cls(
+            slo=None if slo is None else {name: t for name, t in slo._asdict().items() if math.isfinite(t)},
+            predicted=None if predicted is None else PredictionView.of(predicted),
+            observed_ttft=explanation.observed_ttft,
+            observed_tpot=explanation.observed_tpot,
+            options=[OptionView.of(option) for option in explanation.options],
+            left_out=explanation.left_out,
+        )
+
+
 class DecisionView(BaseModel):
     request_id: str = Field(description="the client's own if it sent one, so not unique")
     at: float = Field(description="seconds on a clock of the gateway's; with request_id it tells decisions apart")
@@ -119,6 +180,9 @@ class DecisionView(BaseModel):
     cached_tokens: int = Field(description="of the chosen one")
     tied: int = Field(description="how many candidates shared the lowest cost")
     candidates: list[CandidateView] = Field(description="the chosen one first, then by cost")
+    explanation: ExplanationView | None = Field(
+        description="null: beyond 50 decisions a second they are not explained, unless asked for"
+    )
 
     @classmethod
     def of(cls, decision: Decision, now: float, unix_now: float) -> DecisionView:
@@ -145,6 +209,7 @@ class DecisionView(BaseModel):
                 )
                 for e, cost, cached in order
             ],
+            explanation=None if decision.explanation is None else ExplanationView.of(decision.explanation),
         )
 
 

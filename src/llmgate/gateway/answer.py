@@ -16,6 +16,7 @@ from llmgate.core.types import Endpoint, Usage
 from llmgate.gateway.edits import Edits
 from llmgate.gateway.exchange import Exchange
 from llmgate.upstream.base import UpstreamResponse
+from llmgate.wire.asked import EXPLAIN, explanation_header
 from llmgate.wire.engines import STREAM_ERROR, stream_refusal
 from llmgate.wire.event_edits import EventEditor
 from llmgate.wire.headers import Header, find, response_headers
@@ -91,11 +92,14 @@ def begin_early(exchange: Exchange) -> list[Header] | None:
 
 
 def _own_headers(exchange: Exchange, endpoint: Endpoint) -> list[Header]:
-    return [
+    headers = [
         (b"x-request-id", exchange.id_bytes),
         (b"x-llmgate-endpoint", endpoint.name.encode()),
         exchange.policy[1],
     ]
+    if exchange.explain and exchange.decision is not None and exchange.decision.explanation is not None:
+        headers.append((EXPLAIN, explanation_header(exchange.request, exchange.decision.explanation)))
+    return headers
 
 
 def _stream_taker(exchange: Exchange, charge: Charge, meter: SseMeter) -> Callable[[bytes], bool]:

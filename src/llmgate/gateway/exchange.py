@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from llmgate.core.errors import UpstreamError
+from llmgate.core.scheduler import Decision
 from llmgate.core.types import Endpoint, InferenceRequest, TerminationCause, Usage
 from llmgate.gateway.client import Client
 from llmgate.gateway.edits import Edits
@@ -26,6 +27,8 @@ class Exchange:
     spec: KindSpec
     edits: Edits | None = None  # of the last attempt
     endpoint: Endpoint | None = None  # the last one tried
+    decision: Decision | None = None  # that it was
+    explain = False  # the answer is to tell why
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client
     kept = False  # something of an answer has come: no other endpoint is asked any more

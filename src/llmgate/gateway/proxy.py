@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from random import Random
@@ -26,6 +26,7 @@ from llmgate.core.health import State
 from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, RetryPolicy, may_try_next
 from llmgate.core.scheduler import Scheduler
+from llmgate.core.slo import Slo
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Verdict
 from llmgate.gateway.access import entry_of
 from llmgate.gateway.answer import begin_early, relay
@@ -34,9 +35,11 @@ from llmgate.gateway.edits import EditRules, edits_for
 from llmgate.gateway.exchange import Exchange
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.keep_alive import KeptAlive
+from llmgate.gateway.promises import compare
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
+from llmgate.wire.asked import wanted_slo, wants_explanation
 from llmgate.wire.engines import make_of
 from llmgate.wire.forwarded import ClientAddress
 from llmgate.wire.headers import Header, retry_after, sort_request_headers
@@ -73,6 +76,9 @@ class ProxySettings:
     keep_alive: float = 0.0  # seconds between comments in a stream that has not begun; 0: none
     client_address: ClientAddress | None = None  # tell engines the client's
     edit_rules: EditRules = EditRules()  # noqa: RUF009  (frozen)
+    slo: Slo | None = None  # of requests that bring no targets of their own
+    model_slos: Mapping[str, Slo] = field(default_factory=dict)  # by public model name; they go before `slo`
+    explain: bool = False  # to clients that ask
 
 
 class Proxy:
@@ -115,6 +121,7 @@ class Proxy:
             self._budget = RetryBudget(settings.retry)
         self._settings = settings
         self._policy = (settings.policy, (b"x-llmgate-policy", settings.policy.encode()))
+        self._promises = settings.slo is not None or bool(settings.model_slos)
 
     async def serve(self, kind: Kind, client: Client) -> None:
         """Answer the request, whatever happens; drop it the moment the client leaves."""
@@ -129,6 +136,8 @@ class Proxy:
                 spec, client.headers, client.body, exchange.id, exchange.arrived
             )
             exchange.request = request
+            if exchange.headers.own or self._promises:
+                self._heed(exchange, request)
             if kind not in EVERYWHERE:
                 exchange.unable = self._unable(request)
             if request.model in self._intake.tokenizers:
@@ -175,6 +184,13 @@ class Proxy:
         headers = sort_request_headers(client.headers)
         request_id = headers.request_id or b"%b%016x" % (self._run_id, next(self._numbers))
         return Exchange(client, headers, request_id, self._clock(), self._policy)
+
+    def _heed(self, exchange: Exchange, request: InferenceRequest) -> None:
+        """What the client asks of the gateway itself, or is promised unasked. Raises BadRequest."""
+        own, settings = exchange.headers.own, self._settings
+        slo = wanted_slo(own, settings.model_slos.get(request.model, settings.slo))
+        request.slo = slo if request.kind.generates else None
+        exchange.explain = settings.explain and wants_explanation(own)
 
     async def _attempt(self, exchange: Exchange) -> bool:
         """Try the best endpoint that was not tried. False: it failed before the client saw anything of it, and another
@@ -238,11 +254,13 @@ class Proxy:
             decision = self._scheduler.schedule(exchange.request, now, tried)
         except NoReadyEndpoint:
             raise exchange.failure or NoReadyEndpoint("No endpoint is ready; try again shortly.") from None
+        if exchange.explain:
+            self._scheduler.explain(exchange.request, decision, tried)
         charge = self._scheduler.book(exchange.request, decision, now)
         if not exchange.tried:
             exchange.dispatched = self._clock()
         exchange.policy = self._policy
-        exchange.endpoint = decision.endpoint
+        exchange.decision, exchange.endpoint = decision, decision.endpoint
         exchange.tried.append(decision.endpoint)
         return charge
 
@@ -297,6 +315,9 @@ class Proxy:
 
     def _count(self, exchange: Exchange, endpoint: Endpoint) -> None:
         request, arrived, first_byte = exchange.request, exchange.arrived, exchange.first_byte
+        decision = exchange.decision
+        if decision is not None and decision.explanation is not None:
+            compare(exchange, decision.explanation, self._clock(), self._metrics.objectives)
         self._metrics.request_ended(
             request.model,
             endpoint.name,

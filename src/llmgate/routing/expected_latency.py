@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from llmgate.core.engine_state import EngineState
 from llmgate.core.latency import Line, Speed, decode_load, prefill_work
 from llmgate.core.protocols import Candidates, Router
+from llmgate.core.slo import Correction, Prediction, Slo
 from llmgate.core.types import Endpoint, InferenceRequest, Usage
-from llmgate.routing.limits import check
+from llmgate.routing.limits import LAST_RESORT, check
 
 PREFILL_TOKENS_PER_SECOND = 8000.0
 STEP_SECONDS = 0.006
 STEP_SECONDS_PER_SEQUENCE = 0.00035
 """Of an endpoint of weight 1, before anything was learnt: those of a model of 8 billion parameters on an A100, and of
 the SGLang gateway's mock engine (lightseekorg/smg)."""
+
+MOST_COMPUTING = 0.8
+"""The part of the time that an engine is at most taken to compute prompts in: one with more to do would queue them."""
+
+NO_CORRECTIONS = Correction(), Correction()
 
 
 @dataclass
@@ -49,6 +55,7 @@ class ExpectedLatency(Router):
         check("waiting_tokens", self.waiting_tokens, most=1e9)
         check("tie_margin", self.tie_margin, most=1)
         self._engines: dict[Endpoint, EngineState] = {}
+        self._corrections: dict[Endpoint, tuple[Correction, Correction]] = {}  # of predicted TTFT and TPOT
         self._lines: dict[tuple[object, ...], tuple[Line, Line]] = {}  # prefill and step, of engines that are alike
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
@@ -80,7 +87,45 @@ class ExpectedLatency(Router):
                     + slope * (own_step + there * (left if left < output else output) * beside_step)
                 )
             )
-        return costs
+        return costs if request.slo is None else self._within(request.slo, request, candidates, costs)
+
+    def predict(self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float) -> Prediction:
+        """By the same terms as the cost, without its weights and the caution of a slow start; corrected by what came of
+        earlier predictions. Steps are put off by the prompts that will come: the part of the time for which the
+        engine has computed prompts of late."""
+        engine = self._engines.get(endpoint) or self._begin(endpoint)
+        engine.look(endpoint, now, self.waiting_tokens)
+        prompt, output = request.prompt_tokens, request.expected_output_tokens
+        uncached = prompt - cached_tokens
+        room = uncached <= engine.room_tokens
+        ahead = max(engine.busy_until - now, engine.least_ahead)
+        if not room:
+            ahead += self._until_room(engine, uncached)
+        work = prefill_work(max(uncached, 1) if cached_tokens else prompt, prompt)
+        ttft = ahead + engine.prefill_fixed + engine.prefill_slope * work
+        step = engine.step_seconds + engine.step_slope * decode_load(1.0, prompt + 0.5 * output)
+        computing = endpoint.load.recent_tokens / endpoint.load.RECENT_SECONDS * engine.prefill_slope
+        tpot = step / (1.0 - min(computing, MOST_COMPUTING))
+        first, between = self._corrections.get(endpoint) or NO_CORRECTIONS
+        return Prediction(ttft * first.factor, tpot * between.factor, room, (ttft, tpot))
+
+    def observed(self, endpoint: Endpoint, predicted: Prediction, ttft: float, tpot: float | None) -> None:
+        if predicted.raw is None:
+            return
+        first, between = self._corrections.setdefault(endpoint, (Correction(), Correction()))
+        first.learn(predicted.raw[0], ttft)
+        if tpot is not None:
+            between.learn(predicted.raw[1], tpot)
+
+    def _within(
+        self, slo: Slo, request: InferenceRequest, candidates: Candidates, costs: Sequence[float]
+    ) -> Sequence[float]:
+        """Those that are predicted to miss a target come last; if all are, nothing is changed."""
+        pairs = zip(candidates.endpoints, candidates.cached_tokens, strict=True)
+        missed = [self.predict(request, each, held, candidates.now).misses(slo) for each, held in pairs]
+        if all(missed):
+            return costs
+        return [cost + LAST_RESORT if misses else cost for cost, misses in zip(costs, missed, strict=True)]
 
     def _until_room(self, engine: EngineState, tokens: int) -> float:
         """Seconds until its KV cache has room: half of those there have ended after as many steps as each has left."""
@@ -106,6 +151,7 @@ class ExpectedLatency(Router):
 
     def removed(self, endpoint: Endpoint) -> None:
         self._engines.pop(endpoint, None)
+        self._corrections.pop(endpoint, None)
 
     def _begin(self, endpoint: Endpoint) -> EngineState:
         """Engines of one kind of GPU with the same models are alike."""

@@ -16,6 +16,7 @@ from llmgate.core.types import Usage
 from llmgate.telemetry import exposition
 from llmgate.telemetry.endpoints import EndpointCollector
 from llmgate.telemetry.histogram import Histogram, Shape
+from llmgate.telemetry.objectives import Objectives
 
 DURATION = Shape(
     "llmgate_request_duration_seconds",
@@ -82,6 +83,7 @@ class Metrics:
         self._ended: list[_Ended] = []  # not yet in the series
         self._series: dict[tuple[str, str], _Series] = {}
         self._estimates: dict[str, Histogram] = {}
+        self.objectives = Objectives()
         self._retries: Counter[tuple[str, str]] = Counter()
         self._rejected: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
@@ -160,6 +162,7 @@ class Metrics:
         self._retries = Counter({key: count for key, count in self._retries.items() if key[0] != endpoint})
         models = {model for model, _ in self._series}
         self._estimates = {model: histogram for model, histogram in self._estimates.items() if model in models}
+        self.objectives.forget(endpoint, models.__contains__)
 
     def render(self, accept: str | None = None) -> tuple[bytes, str]:
         """The body of a scrape and its content type: OpenMetrics 1.0 if `accept` names it, else the text format."""
@@ -180,7 +183,7 @@ class Metrics:
     def _forget_stragglers(self) -> None:
         """A request that outlives its endpoint's removal brings the series back at its end."""
         counted = {endpoint for _, endpoint in self._series} | {endpoint for endpoint, _ in self._retries}
-        for endpoint in counted:
+        for endpoint in counted.union(self.objectives.endpoints):
             if self._pool.get(endpoint) is None:
                 self.forget(endpoint)
 
@@ -205,6 +208,8 @@ class Metrics:
             yield exposition.header(shape.name, "histogram", shape.help, openmetrics=openmetrics)
             for labels, histogram in histograms:
                 yield from histogram.lines(labels)
+
+        yield from self.objectives.lines(openmetrics)
 
         name = "llmgate_tokens_total"
         yield exposition.header(

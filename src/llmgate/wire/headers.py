@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 Header = tuple[bytes, bytes]
@@ -71,6 +71,7 @@ class RequestHeaders(NamedTuple):
     passed: list[Header]  # what goes to any engine
     credentials: list[Header]  # the client's own
     request_id: bytes | None  # if it sent a proper one
+    own: Sequence[Header] = ()  # what it asks of the gateway itself, by x-llmgate-…
 
     def towards(self, request_id: bytes, credentials: Iterable[Header] | None) -> list[Header]:
         """What goes to an engine. `credentials` replaces the client's own; None lets the client's pass."""
@@ -81,12 +82,15 @@ class RequestHeaders(NamedTuple):
 def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
     passed: list[Header] = []
     credentials: list[Header] = []
+    own: Sequence[Header] = ()
     request_id, listed = None, b""
     for pair in incoming:
         name = pair[0]
         if name not in _SPECIAL_IN_REQUEST:
             if not name.startswith(GATEWAY_PREFIX):
                 passed.append(pair)
+            else:
+                own = (*own, pair)
         elif name in CREDENTIALS:
             credentials.append(pair)
         elif name == b"x-request-id":
@@ -98,7 +102,7 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
         named = _tokens(listed)
         passed = [pair for pair in passed if pair[0] not in named]
         credentials = [pair for pair in credentials if pair[0] not in named]
-    return RequestHeaders(passed, credentials, request_id)
+    return RequestHeaders(passed, credentials, request_id, own)
 
 
 def response_headers(incoming: Iterable[Header], own: list[Header]) -> list[Header]:
