@@ -58,9 +58,11 @@ class ExpectedLatency(Router):
         whole = self.ttft_weight + self.e2e_weight
         costs = []
         for endpoint, held in zip(endpoints, cached, strict=True):
-            engine = self._engines.get(endpoint) or self._begin(endpoint)
+            engine = self._engines.get(endpoint)
+            if engine is None or engine.spec is not endpoint.spec:
+                engine = self._begin(endpoint)
             load = endpoint.load
-            prefill_fixed, prefill_slope, step_fixed, step_slope = engine.seconds()
+            prefill_fixed, prefill_slope, step_fixed, step_slope = engine.seconds(now)
             new = prompt - held if prompt > held else 1
             own = prefill_slope * new * (1.0 + ATTENTION * (prompt - 0.5 * new))
             ahead = engine.busy_until - now if engine.busy_until > now else 0.0
@@ -111,13 +113,18 @@ class ExpectedLatency(Router):
         self._engines.pop(endpoint, None)
 
     def _begin(self, endpoint: Endpoint) -> EngineState:
-        """Engines of one kind of GPU with the same models are alike."""
+        """Engines of one kind of GPU with the same models are alike. One whose weight was changed begins anew."""
         spec = endpoint.spec
-        kind = (spec.gpu, spec.weight, *endpoint.models)
+        kind = (spec.gpu, spec.weight, *sorted(endpoint.models.keys() - endpoint.adapters.keys()))
         lines = self._lines.get(kind)
         if lines is None:
             prefill = Line(STEP_SECONDS / spec.weight, 1.0 / (PREFILL_TOKENS_PER_SECOND * spec.weight))
             step = Line(STEP_SECONDS / spec.weight, STEP_SECONDS_PER_SEQUENCE / spec.weight)
             lines = self._lines[kind] = prefill, step
-        state = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
-        return state
+        engine = self._engines.get(endpoint)
+        if engine is None:
+            engine = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
+        elif engine.prefill.line is not lines[0]:
+            engine.prefill, engine.step = Speed(lines[0]), Speed(lines[1])
+        engine.spec = spec
+        return engine
