@@ -85,6 +85,13 @@ ALIKE = 1.25
 on it would feed itself (an engine that looks fast gets more work, at which it looks faster still)."""
 
 
+def _beyond_chance(factor: float) -> float:
+    """1 up to ALIKE, the factor itself from its square on, and a power in between; below 1 the reciprocal."""
+    if factor < 1.0:
+        return 1.0 / _beyond_chance(1.0 / factor)
+    return 1.0 if factor <= ALIKE else min((factor / ALIKE) ** 2, factor)
+
+
 class Speed:
     """One engine's: `factor` times the line that it shares with those like it."""
 
@@ -125,7 +132,7 @@ class Speed:
         gain = variance / (factor * factor) / uncertain
         self.line.learn(x, seconds / factor, now)
         self._followed = factor = min(max(factor * (1.0 + gain * error), _FACTORS[0]), _FACTORS[1])
-        self.factor = factor / ALIKE if factor > ALIKE else factor * ALIKE if factor * ALIKE < 1.0 else 1.0
+        self.factor = _beyond_chance(factor)
         self._variance = variance * (1.0 - gain)
 
 

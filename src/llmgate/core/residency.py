@@ -37,6 +37,11 @@ class Residency:
     def __len__(self) -> int:
         return len(self._use)
 
+    @property
+    def uses(self) -> int:
+        """Of which something may be left."""
+        return len(self._tokens)
+
     def use(self, keys: Sequence[int], tokens: float, tokens_per_byte: float) -> None:
         """A prompt with the chain `keys` is there, with its answer so far `tokens` long."""
         owners = self._tokens
