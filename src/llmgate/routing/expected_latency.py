@@ -60,7 +60,7 @@ class ExpectedLatency(Router):
         for endpoint, held in zip(endpoints, cached, strict=True):
             engine = self._engines.get(endpoint)
             if engine is None or engine.spec is not endpoint.spec:
-                engine = self._begin(endpoint)
+                engine = self.engine(endpoint)
             load = endpoint.load
             prefill_fixed, prefill_slope, step_fixed, step_slope = engine.seconds(now)
             new = prompt - held if prompt > held else 1
@@ -76,7 +76,7 @@ class ExpectedLatency(Router):
                 ahead = max(ahead, waiting * self.waiting_tokens * prefill_slope)
             each = step_slope * mine
             seconds = step_fixed + step_slope * (there + CONTEXT * load.context_tokens) + each
-            left = load.decode_tokens / booked if booked else 0.0  # tokens of each of those that are there
+            left = load.decode_tokens / booked if booked else output  # tokens of each of those that are there
             first = prefill_fixed + ahead + own
             if metrics is not None and (capacity := metrics.kv_capacity_tokens):
                 in_use = endpoint.kv_in_use(now)
@@ -93,7 +93,7 @@ class ExpectedLatency(Router):
         return costs
 
     def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
-        (self._engines.get(endpoint) or self._begin(endpoint)).booked(request, now)
+        self.engine(endpoint).booked(request, now)
 
     def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
         if (engine := self._engines.get(endpoint)) is not None:
@@ -112,16 +112,18 @@ class ExpectedLatency(Router):
     def removed(self, endpoint: Endpoint) -> None:
         self._engines.pop(endpoint, None)
 
-    def _begin(self, endpoint: Endpoint) -> EngineState:
-        """Engines of one kind of GPU with the same models are alike. One whose weight was changed begins anew."""
-        spec = endpoint.spec
+    def engine(self, endpoint: Endpoint) -> EngineState:
+        """What has been inferred of an endpoint so far. Those of one kind of GPU with the same models are alike; one
+        whose weight was changed begins anew."""
+        spec, engine = endpoint.spec, self._engines.get(endpoint)
+        if engine is not None and engine.spec is spec:
+            return engine
         kind = (spec.gpu, spec.weight, *sorted(endpoint.models.keys() - endpoint.adapters.keys()))
         lines = self._lines.get(kind)
         if lines is None:
             prefill = Line(STEP_SECONDS / spec.weight, 1.0 / (PREFILL_TOKENS_PER_SECOND * spec.weight))
             step = Line(STEP_SECONDS / spec.weight, STEP_SECONDS_PER_SEQUENCE / spec.weight)
             lines = self._lines[kind] = prefill, step
-        engine = self._engines.get(endpoint)
         if engine is None:
             engine = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
         elif engine.prefill.line is not lines[0]:
