@@ -9,7 +9,7 @@ wheels of PyPI (installed below ~/.cache/llmgate-overhead the first time), nginx
 The engines run `--speed` times as fast as the real ones would, and so does the trace; times in the table are the
 engines' own. What a gateway does on its own clock is not made faster: its overhead counts `--speed` times, so that one
 which needs much of a core (`cores` in the table) is slowed by its own work, and its periods and memories are that much
-longer. llmgate's scrape period and the rates of expected-latency are set to match; smg's readings of KV usage (10 s)
+longer. llmgate's scrape period and the weights of its endpoints are set to match; smg's readings of KV usage (10 s)
 cannot be.
 """
 

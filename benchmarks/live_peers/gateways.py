@@ -35,15 +35,13 @@ class Start:
     speed: float  # engine seconds a second
 
 
-def _llmgate(policy: str, options: Mapping[str, float] | None = None) -> Callable[[Start], list[str]]:
-    """Rates and times among a policy's options are meant for engines at their own speed."""
-
+def _llmgate(policy: str) -> Callable[[Start], list[str]]:
     def command(start: Start) -> list[str]:
         config = {
             "server": {"host": "127.0.0.1", "port": PORT},
             "admin": {"host": "127.0.0.1", "port": PORT + 1},
-            "endpoints": [{"url": url} for url in start.engines],
-            "router": {"policy": policy, "options": _at_speed(options or {}, start.speed)},
+            "endpoints": [{"url": url, "weight": start.speed} for url in start.engines],  # of 1: at their own speed
+            "router": {"policy": policy},
             "scrape": {"interval": max(1.0 / start.speed, 0.05)},  # 1 s of the engines' time
             "health": {"slow_start": 0.0},
         }
@@ -52,10 +50,6 @@ def _llmgate(policy: str, options: Mapping[str, float] | None = None) -> Callabl
         return [sys.executable, "-m", "llmgate", "serve", "--config", str(path), "--log-level", "warning"]
 
     return command
-
-
-def _at_speed(options: Mapping[str, float], speed: float) -> Mapping[str, float]:
-    return {name: value * speed if name.endswith("_per_second") else value / speed for name, value in options.items()}
 
 
 def _smg(policy: str) -> Callable[[Start], list[str]]:
@@ -101,10 +95,7 @@ def _nginx(balance: str) -> Callable[[Start], list[str]]:
 
 ROWS: Mapping[str, Callable[[Start], list[str]]] = {
     "llmgate prefix-affinity": _llmgate("prefix-affinity"),
-    "llmgate expected-latency": _llmgate(
-        "expected-latency",
-        {"prefill_tokens_per_second": 8000.0, "decode_step_seconds": 0.006, "decode_step_per_request": 0.00035},
-    ),
+    "llmgate expected-latency": _llmgate("expected-latency"),
     "llmgate least-connections": _llmgate("least-connections"),
     "smg cache_aware": _smg("cache_aware"),
     "smg power_of_two": _smg("power_of_two"),
@@ -116,7 +107,7 @@ ROWS: Mapping[str, Callable[[Start], list[str]]] = {
 
 @contextmanager
 def gateway(row: str, start: Start) -> Iterator[tuple[str, int]]:
-    """Its URL, once it serves, and its process id. The options of `expected-latency` are its defaults."""
+    """Its URL, once it serves, and its process id."""
     url = f"http://127.0.0.1:{PORT}"
     with running(row, ROWS[row](start), url, start.home / "gateway.log") as process:
         yield url, process.pid

@@ -14,7 +14,16 @@ from llmgate.core.health import State
 from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import Endpoint, EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from llmgate.core.types import (
+    Endpoint,
+    EndpointMetrics,
+    EndpointSpec,
+    InferenceRequest,
+    Kind,
+    TerminationCause,
+    Usage,
+    Verdict,
+)
 from tests.core.make import pool, request, state
 
 
@@ -301,6 +310,86 @@ def test_the_router_hears_of_whole_good_answers_once(cause: TerminationCause, ve
     for now in (3.5, 9.0):
         scheduler.settle(charge, cause, now, verdict=verdict, usage=usage)
     assert router.heard == ([(asked.id, "e0", usage, 2.5, 3.5)] if hears else [])
+
+
+class Witness(Fixed):
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        self.heard.append(f"booked {endpoint.name}")
+
+    def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        self.heard.append(f"answered {endpoint.name}")
+
+    def finished(
+        self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+    ) -> None:
+        self.heard.append(f"finished {endpoint.name}")
+
+    def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+        self.heard.append(f"ended {endpoint.name}")
+
+
+@pytest.mark.parametrize("cause", TerminationCause)
+def test_each_booking_has_its_end_whatever_becomes_of_it(cause: TerminationCause) -> None:
+    router = Witness()
+    scheduler = Scheduler(pool(1), router)
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    for _ in range(2):
+        scheduler.settle(charge, cause, 1.0)
+    assert router.heard == ["booked e0", "ended e0"]
+
+
+def test_a_good_answer_is_heard_from_its_first_byte_to_its_end() -> None:
+    router = Witness()
+    scheduler = Scheduler(pool(1), router)
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    scheduler.answered(charge, 1.0)
+    scheduler.settle(charge, TerminationCause.COMPLETED, 2.0, verdict=Verdict.GOOD)
+    assert router.heard == ["booked e0", "answered e0", "finished e0", "ended e0"]
+
+
+def test_a_second_attempt_of_the_same_request_is_another_booking() -> None:
+    router = Witness()
+    scheduler = Scheduler(pool(2), router)
+    asked = request()
+    first = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    one, other = first.endpoint, next(each for each in scheduler.pool if each is not first.endpoint)
+    scheduler.settle(first, TerminationCause.UPSTREAM_ERROR, 1.0)
+    second = scheduler.book(asked, scheduler.schedule(asked, 1.0, [one]), 1.0)
+    scheduler.settle(second, TerminationCause.CLIENT_GONE, 2.0)
+    names = [f"{what} {each.name}" for each in (one, other) for what in ("booked", "ended")]
+    assert router.heard == names
+
+
+def test_nothing_is_heard_of_an_endpoint_that_was_removed() -> None:
+    router = Witness()
+    scheduler = Scheduler(pool(1), router)
+    asked = request()
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    scheduler.remove("e0")
+    scheduler.answered(charge, 1.0)
+    scheduler.settle(charge, TerminationCause.COMPLETED, 2.0, verdict=Verdict.GOOD)
+    assert router.heard == ["booked e0"]
+
+
+def test_a_cache_whose_size_is_known_is_not_thought_to_hold_what_it_has_evicted() -> None:
+    router = Fixed()
+    router.needs_prefix = True
+    scheduler = Scheduler(pool(1), router)
+    only = next(iter(scheduler.pool))
+    only.metrics = EndpointMetrics(at=0.0, kv_capacity_tokens=500)
+    asked = request(400, 10, prefix=(1, 2, 3, 4, 5, 6), size=1600)
+    serve(scheduler, asked)
+    assert scheduler.schedule(asked, 1.0).cached_tokens == 384
+    serve(scheduler, request(400, 10, prefix=(11, 12, 13, 14, 15, 16), size=1600))
+    assert scheduler.schedule(asked, 2.0).cached_tokens < 128
 
 
 def test_another_router_may_take_over() -> None:

@@ -65,7 +65,7 @@ CHANGES: dict[str, Callable[[Any, Any], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("when", ["score", "booked", "finished"])
+@pytest.mark.parametrize("when", ["score", "booked", "answered", "finished", "ended"])
 def test_a_router_that_changes_what_it_is_given_is_found_out(when: str, change: Callable[[Any, Any], None]) -> None:
     class Meddler(Good):
         def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
@@ -76,6 +76,14 @@ def test_a_router_that_changes_what_it_is_given_is_found_out(when: str, change: 
 
         def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
             if when == "booked":
+                change(request, endpoint)
+
+        def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+            if when == "answered":
+                change(request, endpoint)
+
+        def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+            if when == "ended":
                 change(request, endpoint)
 
         def finished(
@@ -133,3 +141,33 @@ def test_each_rule_that_is_broken_is_named(router: Callable[[], Router], says: s
 @pytest.mark.parametrize("router", [Good, ByOurChance])
 def test_a_router_that_keeps_the_rules_passes(router: Callable[[], Router]) -> None:
     check_router(router)
+
+
+def test_a_router_hears_one_end_of_each_request_at_most_and_after_all_else() -> None:
+    class Listener(Good):
+        def __init__(self) -> None:
+            self.open: dict[InferenceRequest, list[str]] = {}
+            self.kinds: set[tuple[str, ...]] = set()
+
+        def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+            self.open[request] = []
+
+        def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+            self.open[request].append("answered")
+
+        def finished(
+            self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float
+        ) -> None:
+            self.open[request].append("finished")
+
+        def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
+            self.kinds.add(tuple(self.open.pop(request)))
+
+    made: list[Listener] = []
+
+    def make() -> Listener:
+        made.append(Listener())
+        return made[-1]
+
+    check_router(make)
+    assert made[0].kinds == {(), ("answered",), ("answered", "finished")}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 
 from llmgate.core.latency import Speed, decode_load, prefill_work
-from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest, Usage
+from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec, InferenceRequest, Usage
 
 SHORTEST = 0.002
 """Seconds: first tokens closer together than this came from one step, and are observed as one."""
@@ -22,9 +22,9 @@ FEWEST_TOKENS = 8
 class _Open:
     """A request that it was sent and that has not ended."""
 
-    work: float  # of its uncached prompt
-    seconds: float  # that this was expected to take
-    done_at: float  # when it was expected to be done
+    work: float  # of its uncached prompt, and of prompts just ahead of it whose first token cannot be observed
+    seconds: float  # that its own prompt was expected to take
+    done_at: float  # when it is expected to be done; if it is streamed, plus EngineState._late
     answered_at: float | None = None
     load: float = 0.0  # of decode steps, when its answer began
     computed: float = 0.0  # EngineState.computed, then
@@ -32,7 +32,8 @@ class _Open:
 
 class EngineState:
     """Engines compute prompts in the order in which they come, so the prompts ahead are a clock that runs: `busy_until`
-    is when those that were sent will be done, at the speed that was learnt. Each first token sets it right.
+    is when those that were sent will be done, at the speed that was learnt. Each first token sets it right, for all
+    that are behind it. A prompt whose answer is not streamed is taken to be done when it was expected to be.
 
     What `look` works out, in seconds and tokens: a prefill takes `prefill_fixed` + `prefill_slope` × work, and cannot
     begin before `least_ahead`; a decode step takes `step_seconds` now, and `step_slope` × load more for another
@@ -41,12 +42,16 @@ class EngineState:
     """
 
     __slots__ = (
+        "_hidden",
         "_kv_tokens",
+        "_late",
         "_metrics",
         "_observed_from",
         "_open",
+        "_recent_tokens",
         "_seen_until",
         "_unobserved",
+        "_waiting",
         "busy_until",
         "computed",
         "least_ahead",
@@ -57,6 +62,7 @@ class EngineState:
         "requests",
         "room_tokens",
         "share",
+        "spec",
         "step",
         "step_seconds",
         "step_slope",
@@ -66,25 +72,41 @@ class EngineState:
     def __init__(self, prefill: Speed, step: Speed) -> None:
         self.prefill = prefill
         self.step = step
+        self.spec: EndpointSpec | None = None  # by which the two were chosen
         self._kv_tokens = -1  # of the load, when it was last looked at
+        self._recent_tokens = -1.0
         self._metrics: EndpointMetrics | None = None
         self._seen_until = -inf
         self.busy_until = 0.0
         self.computed = 0.0  # seconds of prefill that it has done: they stall the decoding of others
         self._open: dict[InferenceRequest, _Open] = {}
+        self._waiting: dict[InferenceRequest, _Open] = {}  # of these, in order, those with a first token to come
+        self._late = 0.0  # seconds by which all that wait are later than was first expected
         self._observed_from = 0.0  # since when the work that is next to be answered has been under way
         self._unobserved = 0.0  # work of first tokens that came at once
+        self._hidden = 0.0  # work of prompts whose first token cannot be observed, behind the last of `_waiting`
+
+    def follow(self, spec: EndpointSpec) -> None:
+        """The endpoint has this specification from now on."""
+        self.spec = spec
+        self._seen_until = -inf
 
     def look(self, endpoint: Endpoint, now: float, waiting_tokens: float) -> None:
         """Work out what only changes with the endpoint's load and readings, unless that has been done for them. It is
         asked for each request and each endpoint, and differs but for few of these."""
         load, metrics = endpoint.load, endpoint.metrics
-        if self._kv_tokens == load.kv_tokens and self._metrics is metrics and now < self._seen_until:
+        if (
+            self._kv_tokens == load.kv_tokens
+            and self._recent_tokens == load.recent_tokens
+            and self._metrics is metrics
+            and now < self._seen_until
+        ):
             return
-        self._kv_tokens, self._metrics, self._seen_until = load.kv_tokens, metrics, now + LOOK_SECONDS
-        factor, line = self.prefill.factor, self.prefill.line
+        self._kv_tokens, self._recent_tokens, self._metrics = load.kv_tokens, load.recent_tokens, metrics
+        self._seen_until = now + LOOK_SECONDS
+        factor, line = self.prefill.factor_at(now), self.prefill.line
         self.prefill_fixed, self.prefill_slope = factor * line.fixed, factor * line.slope
-        factor, line = self.step.factor, self.step.line
+        factor, line = self.step.factor_at(now), self.step.line
         fixed, slope = factor * line.fixed, factor * line.slope
         booked = self.requests = load.requests
         self.left_tokens = load.decode_tokens / booked if booked else 0.0
@@ -101,26 +123,44 @@ class EngineState:
         self.step_slope, self.step_seconds = slope, fixed + slope * decode_load(there, load.context_tokens)
         self.share = endpoint.spec.weight / endpoint.weight
 
+    @property
+    def open_requests(self) -> int:
+        """That were booked and have not ended."""
+        return len(self._open)
+
     def booked(self, request: InferenceRequest, now: float) -> None:
         prompt = request.prompt_tokens
         work = prefill_work(max(prompt - request.cached_tokens, 1), prompt)
-        seconds = self.prefill.factor * self.prefill.line.slope * work
+        seconds = self.prefill.factor_at(now) * self.prefill.line.slope * work
         if self.busy_until <= now:
+            if self._waiting:  # what should be done and is not, will be at once
+                self._late += now - self.busy_until
+            else:
+                self._observed_from = now
+                self._late = self._unobserved = self._hidden = 0.0
             self.busy_until = now
-            self._observed_from = now
-            self._unobserved = 0.0
         self.busy_until += seconds
-        self._open[request] = _Open(work, seconds, self.busy_until)
+        self._hidden += work
+        mine = self._open[request] = _Open(self._hidden, seconds, self.busy_until)
+        if request.stream:
+            mine.done_at -= self._late
+            self._waiting[request] = mine
+            self._hidden = 0.0
 
     def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
-        mine = self._open.get(request)
-        if mine is None or mine.answered_at is not None or not request.stream:
+        mine = self._waiting.pop(request, None)
+        if mine is None:
             return
         mine.answered_at = now
         mine.load = self._load(endpoint)
         self.computed += mine.seconds
         mine.computed = self.computed
-        self.busy_until += now - mine.done_at  # what is behind it was put off, or came forward, by as much
+        late = now - (mine.done_at + self._late)
+        if late < 0.0 and self._overtook(mine):
+            self._forgo(mine.done_at, mine.seconds)
+        else:
+            self.busy_until += late
+            self._late += late
         took = now - self._observed_from
         self._unobserved += mine.work
         if took > SHORTEST:
@@ -131,9 +171,12 @@ class EngineState:
         mine = self._open.get(request)
         if mine is None or usage is None or usage.completion_tokens < FEWEST_TOKENS:
             return
-        began = mine.done_at if mine.answered_at is None else mine.answered_at
-        load = self._load(endpoint) if mine.answered_at is None else (mine.load + self._load(endpoint)) / 2
-        stalled = self.computed - mine.computed if mine.answered_at is not None else 0.0
+        if mine.answered_at is None:
+            began, load, stalled = mine.done_at, self._load(endpoint), 0.0
+        else:
+            began = mine.answered_at
+            load = (mine.load + self._load(endpoint)) / 2
+            stalled = self.computed - mine.computed
         if self.busy_until > now and self._observed_from > began:  # and of the one under way
             stalled += now - self._observed_from
         took = now - began
@@ -141,8 +184,26 @@ class EngineState:
 
     def ended(self, request: InferenceRequest, now: float) -> None:
         mine = self._open.pop(request, None)
-        if mine is not None and mine.answered_at is None and mine.done_at > now:
-            self.busy_until -= min(mine.seconds, mine.done_at - now)
+        if mine is None:
+            return
+        if mine.answered_at is None:
+            done_at = mine.done_at if self._waiting.pop(request, None) is None else mine.done_at + self._late
+            if done_at > now:
+                self._forgo(done_at - self._late, min(mine.seconds, done_at - now))
+        if not self._open and self.busy_until > now:
+            self.busy_until = now
+
+    def _overtook(self, mine: _Open) -> bool:
+        """Whether a prompt that came before has not been answered: it is still ahead."""
+        first = next(iter(self._waiting.values()), None)
+        return first is not None and first.done_at < mine.done_at
+
+    def _forgo(self, done_at: float, seconds: float) -> None:
+        """So much work that was to be done at `done_at` is not ahead any more: those behind it come forward."""
+        self.busy_until -= seconds
+        for other in self._waiting.values():
+            if other.done_at > done_at:
+                other.done_at -= seconds
 
     def _load(self, endpoint: Endpoint) -> float:
         return decode_load(endpoint.load.requests, endpoint.load.context_tokens)

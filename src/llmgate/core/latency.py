@@ -31,6 +31,8 @@ _LINE_DOUBT = 1.0  # of the prior, relative; nothing gets less certain than that
 _FACTOR_DOUBT = 0.5
 _LEAST = 0.02  # of the prior: neither part of a line falls below
 _FACTORS = (0.05, 50.0)
+MOST = 1e9
+"""Seconds, and work or load: an observation of more makes no sense."""
 _RETURN_SECONDS = 300.0
 """In which a factor goes back to 1 if nothing is observed: then its engine is as its like are."""
 
@@ -54,7 +56,7 @@ class Line:
 
     def learn(self, x: float, seconds: float, now: float) -> None:
         """`seconds` were taken by `x`. Anything that makes no sense is ignored."""
-        if not (x >= 0.0 and 0.0 < seconds < 1e6):
+        if not (0.0 <= x < MOST and 0.0 < seconds < MOST):
             return
         ff, fs, ss = self._ff, self._fs, self._ss
         if self._at is not None:
@@ -83,6 +85,13 @@ ALIKE = 1.25
 on it would feed itself (an engine that looks fast gets more work, at which it looks faster still)."""
 
 
+def _beyond_chance(factor: float) -> float:
+    """1 up to ALIKE, the factor itself from its square on, and a power in between; below 1 the reciprocal."""
+    if factor < 1.0:
+        return 1.0 / _beyond_chance(1.0 / factor)
+    return 1.0 if factor <= ALIKE else min((factor / ALIKE) ** 2, factor)
+
+
 class Speed:
     """One engine's: `factor` times the line that it shares with those like it."""
 
@@ -98,9 +107,17 @@ class Speed:
     def __call__(self, x: float) -> float:
         return self.factor * (self.line.fixed + self.line.slope * x)
 
+    def factor_at(self, now: float) -> float:
+        """`factor`, or what is left of it if the last observation is old. An engine that looked slow gets nothing that
+        would show that it no longer is."""
+        factor, at = self.factor, self._at
+        if at is None or factor == 1.0 or now <= at:
+            return factor
+        return factor + (1.0 - factor) * min((now - at) / _RETURN_SECONDS, 1.0)
+
     def learn(self, x: float, seconds: float, now: float) -> None:
         """`seconds` were taken by `x`. Anything that makes no sense is ignored."""
-        if not (x >= 0.0 and 0.0 < seconds < 1e6):
+        if not (0.0 <= x < MOST and 0.0 < seconds < MOST):
             return
         factor, variance = self._followed, self._variance
         if self._at is not None:
@@ -115,7 +132,7 @@ class Speed:
         gain = variance / (factor * factor) / uncertain
         self.line.learn(x, seconds / factor, now)
         self._followed = factor = min(max(factor * (1.0 + gain * error), _FACTORS[0]), _FACTORS[1])
-        self.factor = factor / ALIKE if factor > ALIKE else factor * ALIKE if factor * ALIKE < 1.0 else 1.0
+        self.factor = _beyond_chance(factor)
         self._variance = variance * (1.0 - gain)
 
 

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from llmgate.core.prefix import block_end
 
-TOKENS_PER_KEY = 64
-"""The least that a chain key stands for, about (core/prefix.py)."""
+FEWEST_TOKENS = 16
+"""A prompt counts for so many tokens a chain key at least (64 are usual): text that has fewer must not fill the memory."""
+
+FEWEST_KEYS = 1024
+"""Below twice as many, nothing is ever cleaned up."""
 
 
 class Residency:
@@ -19,7 +22,7 @@ class Residency:
     halving, and a prompt of hundreds of blocks costs little more than one of ten.
     """
 
-    __slots__ = ("_cut", "_gone", "_last", "_tokens", "_total", "_use", "capacity_tokens")
+    __slots__ = ("_clean_at", "_cut", "_gone", "_last", "_tokens", "_total", "_use", "capacity_tokens")
 
     def __init__(self, capacity_tokens: int) -> None:
         self.capacity_tokens = capacity_tokens
@@ -28,10 +31,16 @@ class Residency:
         self._total = 0.0  # of `_tokens`
         self._last = 0  # number of the latest use
         self._gone = 0  # uses up to this number are evicted
+        self._clean_at = 2 * FEWEST_KEYS  # chain keys, with those that are evicted
         self._cut = 0.0  # tokens of the oldest that is left that are evicted: the end of its chain goes first
 
     def __len__(self) -> int:
         return len(self._use)
+
+    @property
+    def uses(self) -> int:
+        """Of which something may be left."""
+        return len(self._tokens)
 
     def use(self, keys: Sequence[int], tokens: float, tokens_per_byte: float) -> None:
         """A prompt with the chain `keys` is there, with its answer so far `tokens` long."""
@@ -43,9 +52,12 @@ class Residency:
             if moved:
                 owners[number] -= moved
                 self._total -= moved
+                if owners[number] < 1.0:
+                    self._total -= owners.pop(number)
             start = stop
         self._last += 1
         self._use.update(dict.fromkeys(keys, self._last))
+        tokens = max(tokens, FEWEST_TOKENS * len(keys))
         owners[self._last] = tokens
         self._total += tokens
         if self._total > self.capacity_tokens:
@@ -88,12 +100,13 @@ class Residency:
             if there > excess:
                 owners[number] -= excess
                 self._total -= excess
+                self._cut = excess + (self._cut if number == self._gone + 1 else 0.0)
                 self._gone = number - 1
-                self._cut += excess
-                return
+                break
             del owners[number]
             self._total -= there
             excess -= there
             self._gone, self._cut = number, 0.0
-        if len(self._use) > 2 * self.capacity_tokens // TOKENS_PER_KEY + 1024:
+        if len(self._use) > self._clean_at:
             self._use = {key: number for key, number in self._use.items() if number > self._gone}
+            self._clean_at = 2 * max(len(self._use), FEWEST_KEYS)

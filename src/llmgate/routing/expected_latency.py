@@ -65,11 +65,13 @@ class ExpectedLatency(Router):
         whole, e2e, harm = self.ttft_weight + self.e2e_weight, self.e2e_weight * output, self.prefill_harm
         own_step, beside_step = mine * (self.e2e_weight + self.occupancy) * output, mine * self.decode_harm
         taken = whole + self.occupancy
-        engines, begin, waiting = self._engines, self._begin, self.waiting_tokens
+        engines, waiting = self._engines, self.waiting_tokens
         uncached = prefill_work(prompt, prompt)
         costs = []
         for endpoint, held in zip(endpoints, cached, strict=True):
-            engine = engines.get(endpoint) or begin(endpoint)
+            engine = engines.get(endpoint)
+            if engine is None or engine.spec is not endpoint.spec:
+                engine = self.engine(endpoint)
             engine.look(endpoint, now, waiting)
             there, left, slope = engine.requests, engine.left_tokens, engine.step_slope
             work = uncached if not held else prefill_work(prompt - held if prompt > held else 1, prompt)
@@ -77,7 +79,7 @@ class ExpectedLatency(Router):
             if ahead < engine.least_ahead:
                 ahead = engine.least_ahead
             if prompt - held > engine.room_tokens:
-                ahead += self._until_room(engine, prompt - held)
+                ahead += self._until_room(engine, prompt - held, output, mine)
             costs.append(
                 engine.share
                 * (
@@ -93,14 +95,14 @@ class ExpectedLatency(Router):
         """By the same terms as the cost, without its weights and the caution of a slow start; corrected by what came of
         earlier predictions. Steps are put off by the prompts that will come: the part of the time for which the
         engine has computed prompts of late."""
-        engine = self._engines.get(endpoint) or self._begin(endpoint)
+        engine = self.engine(endpoint)
         engine.look(endpoint, now, self.waiting_tokens)
         prompt, output = request.prompt_tokens, request.expected_output_tokens
         uncached = prompt - cached_tokens
         room = uncached <= engine.room_tokens
         ahead = max(engine.busy_until - now, engine.least_ahead)
         if not room:
-            ahead += self._until_room(engine, uncached)
+            ahead += self._until_room(engine, uncached, output, decode_load(1.0, prompt + 0.5 * output))
         work = prefill_work(max(uncached, 1) if cached_tokens else prompt, prompt)
         ttft = ahead + engine.prefill_fixed + engine.prefill_slope * work
         step = engine.step_seconds + engine.step_slope * decode_load(1.0, prompt + 0.5 * output)
@@ -127,13 +129,15 @@ class ExpectedLatency(Router):
             return costs
         return [cost + LAST_RESORT if misses else cost for cost, misses in zip(costs, missed, strict=True)]
 
-    def _until_room(self, engine: EngineState, tokens: int) -> float:
-        """Seconds until its KV cache has room: half of those there have ended after as many steps as each has left."""
+    def _until_room(self, engine: EngineState, tokens: int, output: int, mine: float) -> float:
+        """Seconds until its KV cache has room: half of those there have ended after as many steps as each has left.
+        Those that others sent there are taken to have as many as this request."""
         lacking = (tokens - engine.room_tokens) / (engine.used_tokens + 1.0)
-        return 2.0 * lacking * engine.left_tokens * engine.step_seconds
+        step = engine.step_seconds + engine.step_slope * mine
+        return 2.0 * lacking * (engine.left_tokens or output) * step
 
     def booked(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
-        (self._engines.get(endpoint) or self._begin(endpoint)).booked(request, now)
+        self.engine(endpoint).booked(request, now)
 
     def answered(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
         if (engine := self._engines.get(endpoint)) is not None:
@@ -153,14 +157,21 @@ class ExpectedLatency(Router):
         self._engines.pop(endpoint, None)
         self._corrections.pop(endpoint, None)
 
-    def _begin(self, endpoint: Endpoint) -> EngineState:
-        """Engines of one kind of GPU with the same models are alike."""
-        spec = endpoint.spec
-        kind = (spec.gpu, spec.weight, *endpoint.models)
+    def engine(self, endpoint: Endpoint) -> EngineState:
+        """What has been inferred of an endpoint so far. Those of one kind of GPU with the same models are alike; one
+        whose weight was changed begins anew."""
+        spec, engine = endpoint.spec, self._engines.get(endpoint)
+        if engine is not None and engine.spec is spec:
+            return engine
+        kind = (spec.gpu, spec.weight, *sorted(endpoint.models.keys() - endpoint.adapters.keys()))
         lines = self._lines.get(kind)
         if lines is None:
             prefill = Line(STEP_SECONDS / spec.weight, 1.0 / (PREFILL_TOKENS_PER_SECOND * spec.weight))
             step = Line(STEP_SECONDS / spec.weight, STEP_SECONDS_PER_SEQUENCE / spec.weight)
             lines = self._lines[kind] = prefill, step
-        state = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
-        return state
+        if engine is None:
+            engine = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
+        elif engine.prefill.line is not lines[0]:
+            engine.prefill, engine.step = Speed(lines[0]), Speed(lines[1])
+        engine.follow(spec)
+        return engine

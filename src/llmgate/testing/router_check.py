@@ -18,13 +18,15 @@ def check_router(make: Callable[[], Router], *, seed: int = 0) -> None:
 
     The rules: one finite cost for each candidate, from 1 endpoint to 64, with and without metrics; the same history
     and the same draws from its `random` give the same costs; where it does not draw, the order of the candidates does
-    not matter; nothing that it was given is changed; an endpoint may leave at any time.
+    not matter; nothing that it was given is changed; requests begin and end in any order, with an answer or without; an
+    endpoint may leave at any time.
     """
     routers = router, twin, mirrored = make(), make(), make()
     for each in routers:
         each.random = Random(seed)  # as the scheduler does
     random = Random(seed)
     endpoints = [_endpoint(slot, random) for slot in range(64)]
+    open_requests: list[tuple[InferenceRequest, Endpoint, float]] = []
     now = 0.0
     for number in range(ROUNDS):
         now += random.random()
@@ -47,14 +49,33 @@ def check_router(make: Callable[[], Router], *, seed: int = 0) -> None:
         for each in routers:
             each.booked(request, winner, now)
         assert [_contents(each) for each in (request, *chosen)] == before, "booked() changed what it was given"
-        seconds = random.expovariate(0.2)
-        usage = random.choice([None, Usage(request.prompt_tokens, random.randrange(2000))])
-        for each in routers:
-            each.finished(request, winner, usage, seconds, now)
-        assert [_contents(each) for each in (request, *chosen)] == before, "finished() changed what it was given"
+        open_requests.append((request, winner, now))
+        while len(open_requests) > random.randrange(20):
+            _end(routers, *open_requests.pop(random.randrange(len(open_requests))), now, random)
         if random.random() < 0.05:
+            open_requests = [one for one in open_requests if one[1] is not winner]  # nothing is heard of them again
             for each in routers:
                 each.removed(winner)
+
+
+def _end(
+    routers: Sequence[Router], request: InferenceRequest, endpoint: Endpoint, since: float, now: float, random: Random
+) -> None:
+    """What a router hears of a request after it was booked: each `booked` has its `ended`, not each has more."""
+    answered, good = random.random() < 0.8, random.random() < 0.8
+    usage = random.choice([None, Usage(request.prompt_tokens, random.randrange(2000))])
+    before = [_contents(each) for each in (request, endpoint)]
+    if answered:
+        for each in routers:
+            each.answered(request, endpoint, now)
+        assert [_contents(each) for each in (request, endpoint)] == before, "answered() changed what it was given"
+    if answered and good:
+        for each in routers:
+            each.finished(request, endpoint, usage, now - since, now)
+        assert [_contents(each) for each in (request, endpoint)] == before, "finished() changed what it was given"
+    for each in routers:
+        each.ended(request, endpoint, now)
+    assert [_contents(each) for each in (request, endpoint)] == before, "ended() changed what it was given"
 
 
 def _close(left: Sequence[float], right: Sequence[float]) -> bool:
