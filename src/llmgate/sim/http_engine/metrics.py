@@ -47,7 +47,7 @@ LIMITS = ("max_num_queued_reqs", "max_num_queued_tokens")
 
 class Metrics:
     """Latencies are the wall's, as clients see them: the engine's divided by `pace`, its seconds a second, which may
-change. A time that such a change falls into is reckoned as if all of it had passed at the new one."""
+    change. A time that such a change falls into is reckoned as if all of it had passed at the new one."""
 
     def __init__(self, profile: EngineProfile, model: str, pace: float = 1.0) -> None:
         self.profile = profile
