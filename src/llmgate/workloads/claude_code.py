@@ -76,9 +76,10 @@ def read(
 
     `sessions`: a seeded sample of so many. They begin as a Poisson process of `session_rate` a second (the recording
     does not say when they did). `max_model_len`: requests whose prompt and answer would not fit are dropped and
-    counted, and what waited on them waits on the one before. `max_think_s`: longer pauses are cut to this, for some last
-    a day. `shared_system`: sessions whose tool definitions have the same number of tokens share their blocks, and those
-    of the system prompt too if that has as many tokens; the counts are exact, that the texts are equal is inferred.
+    counted, and what waited on them waits on the one before. `max_think_s`: longer pauses are cut to this, for some
+    last a day. `shared_system`: sessions whose tool definitions have the same number of tokens share their blocks, and
+    those of the system prompt too if that has as many tokens; the counts are exact, that the texts are equal is
+    inferred.
     """
     check(sessions is None or sessions >= 1, "sessions", "must be at least 1")
     check(max_model_len is None or max_model_len >= 1, "max_model_len", "must be at least 1")
