@@ -150,6 +150,14 @@ def test_a_session_whose_blocks_do_not_fit_is_refused(
     assert len(load(path, skip_bad=True).requests) == 1
 
 
+def test_endless_nesting_of_subagents_is_a_bad_line(tmp_path: Path) -> None:
+    nested: dict[str, Any] = call(0, 64, 9, 0)
+    for _ in range(51):
+        nested = {"t": 0, "type": "subagent", "requests": [nested]}
+    with pytest.raises(WorkloadError, match=r"t\.jsonl:1: .*nested deeper than 50"):
+        read(tmp_path, session(nested))
+
+
 def test_real_sessions_are_chains_of_blocks_that_fit_their_prompts() -> None:
     requests = load(SLICE, max_model_len=LIMIT).requests
     predecessor: dict[int, int] = {}

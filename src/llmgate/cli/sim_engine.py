@@ -86,9 +86,6 @@ def run(settings: Settings, host: str, port: int) -> int:
         try:
             engine = SimEngine(settings)
             bound = await engine.start(host, port)
-        except ImportError as error:
-            click.echo(f"llmgate: KV events need {error.name}: pip install 'llmgate-lb[sim]'", err=True)
-            return 1
         except OSError as error:
             click.echo(
                 f"llmgate: cannot listen on {host}:{port} or publish: {error}; is another engine there?", err=True

@@ -28,6 +28,9 @@ from llmgate.workloads.types import TraceRequest, Workload
 MAX_PROMPT = 1 << 24
 """Tokens: as many block ids can be asked for by one short line, so that it must not be billions."""
 
+MAX_NESTING = 50
+"""Subagents within subagents: recorded ones go one deep, and what follows them here is recursive."""
+
 _Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 _Tokens = Annotated[int, Meta(ge=0, le=MAX_PROMPT)]
 _Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
@@ -73,8 +76,7 @@ def read(
 
     `sessions`: a seeded sample of so many. They begin as a Poisson process of `session_rate` a second (the recording
     does not say when they did). `max_model_len`: requests whose prompt and answer would not fit are dropped and
-    counted, and what waited on
-    them waits on the one before. `max_think_s`: longer pauses are cut to this, for some
+    counted, and what waited on them waits on the one before. `max_think_s`: longer pauses are cut to this, for some
     last a day. `shared_system`: sessions whose tool definitions have the same number of tokens share their blocks, and
     those of the system prompt too if that has as many tokens; the counts are exact, that the texts are equal is
     inferred.
@@ -226,12 +228,14 @@ class _Builder:
         return start
 
 
-def _check(calls: list[_Call], size: int) -> None:
+def _check(calls: list[_Call], size: int, nesting: int = 0) -> None:
     """Raises BadLine unless the blocks of one agent's requests, and of those it calls, can be laid out."""
+    if nesting > MAX_NESTING:
+        raise BadLine(f"requests[...]: subagents nested deeper than {MAX_NESTING}")
     blocks = 0
     for call in calls:
         if call.requests is not None:
-            _check(call.requests, size)
+            _check(call.requests, size, nesting + 1)
             continue
         if call.prompt is None or call.out is None:
             raise BadLine("requests[...]: a request without `in` or `out`")

@@ -247,7 +247,7 @@ class SimEngine:
 def _publisher(settings: Settings, loop: asyncio.AbstractEventLoop) -> Publisher | None:
     if settings.kv_events is None:
         return None
-    from llmgate.sim.http_engine.publisher import Publisher  # ZeroMQ comes with the extra `sim`
+    from llmgate.sim.http_engine.publisher import Publisher  # ZeroMQ is loaded where it is used
 
     return Publisher(settings.kv_events, loop)
 
