@@ -166,7 +166,14 @@ def expected_latency() -> str:
         shapes.append(bar(left, y, room * seconds / max(costs.values()), "bar" if chosen else "pale"))
         shapes.append(text(left + room * seconds / max(costs.values()) + 6, y + 17, f"{seconds:.2f} s", "quiet"))
         y += 32
-    shapes.append(text(16, y + 12, "Dark: the one that is chosen. At the default rates.", "quiet"))
+    shapes.append(
+        text(
+            16,
+            y + 12,
+            "Seconds that the answer takes and takes from others. Dark: the one that is chosen. Nothing learnt yet.",
+            "quiet",
+        )
+    )
     return picture("A prompt of 8,192 tokens, 100 to answer: four engines", int(y + 28), shapes)
 
 

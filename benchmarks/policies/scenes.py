@@ -20,7 +20,7 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.prefix import block_end
 from llmgate.core.protocols import Candidates, Router
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.types import Endpoint, EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage, Verdict
+from llmgate.core.types import EndpointSpec, InferenceRequest, Kind, TerminationCause, Usage, Verdict
 from llmgate.routing import registry
 from llmgate.wire.prefix_keys import prefix_keys
 
@@ -97,11 +97,14 @@ def run(router: Router, arrivals: Iterable[Arrival], rates: Sequence[float], wei
     rate = dict(zip(names(len(rates)), rates, strict=True))
     free_at = dict.fromkeys(rate, 0.0)
     caches: dict[str, set[int]] = {name: set() for name in rate}  # prompt blocks that each has computed
-    running: list[tuple[float, int, Charge, Usage]] = []
+    running: list[tuple[float, int, Charge, Usage | None]] = []  # what comes: with usage an end, else a first token
     outcome, numbers = Outcome(), count()
     for arrival in arrivals:
         while running and running[0][0] <= arrival.at:
             done, _, charge, usage = heapq.heappop(running)
+            if usage is None:
+                scheduler.answered(charge, done)
+                continue
             scheduler.settle(charge, TerminationCause.COMPLETED, done, verdict=Verdict.GOOD, usage=usage)
         request = _request(scheduler, arrival, next(numbers))
         decision = scheduler.schedule(request, arrival.at)
@@ -111,6 +114,8 @@ def run(router: Router, arrivals: Iterable[Arrival], rates: Sequence[float], wei
         begins = max(free_at[endpoint.name], arrival.at)
         work = request.prompt_tokens - cached + arrival.output
         ends = free_at[endpoint.name] = begins + work / rate[endpoint.name]
+        first = begins + (request.prompt_tokens - cached) / rate[endpoint.name]
+        heapq.heappush(running, (first, next(numbers), charge, None))
         heapq.heappush(running, (ends, next(numbers), charge, Usage(request.prompt_tokens, arrival.output)))
         outcome.requests[endpoint.name] += 1
         outcome.order.append(endpoint.name)
@@ -211,37 +216,34 @@ def conversations(users: int = 300) -> Mapping[str, Outcome]:
     return {name: run(registry.create(name), arrivals, [8000.0] * 4) for name in named}
 
 
+SITUATIONS = ("idle", "idle, holds 6,144 tokens of it", "holds as much, 20,000 tokens ahead", "idle, weight 1.6")
+
+
 def expectations() -> Mapping[str, float]:
-    """What expected-latency says of one request in four situations: seconds."""
-    situations = ("idle", "idle, holds 6,144 tokens of it", "holds as much, 20,000 tokens ahead", "idle, weight 1.6")
+    """What expected-latency says of one request in four situations: the seconds that it takes and takes from others."""
     pool = EndpointPool(
-        [EndpointSpec(name, "http://e", 1.6 if "1.6" in name else 1.0, models={MODEL: MODEL}) for name in situations]
+        [EndpointSpec(name, "http://e", 1.6 if "1.6" in name else 1.0, models={MODEL: MODEL}) for name in SITUATIONS]
     )
     for endpoint in pool:
         endpoint.health.probe_passed()
     scheduler = Scheduler(pool, registry.create("expected-latency"))
     prompt = Random(0).randbytes(16_384).hex().encode()
     for endpoint in pool:
+        others = [each for each in pool if each is not endpoint]
         if "holds" in endpoint.name:
-            others = [each for each in pool if each is not endpoint]
-            _draining(pool, others, True)
             seen = _request(scheduler, Arrival(0.0, prompt[: 6144 * BYTES_PER_TOKEN], 0), 0)
-            charge = scheduler.book(seen, scheduler.schedule(seen, 0.0), 0.0)
+            charge = scheduler.book(seen, scheduler.schedule(seen, 0.0, others), 0.0)
             scheduler.settle(charge, TerminationCause.COMPLETED, 0.0)
-            _draining(pool, others, False)
         if "ahead" in endpoint.name:
-            ahead = InferenceRequest("ahead", Kind.CHAT, MODEL, True, 20_000, 200)
-            scheduler.ledger.book(ahead, endpoint, 3600.0)
-            endpoint.load.recent_tokens = 0.0
+            for _ in range(2):
+                ahead = InferenceRequest("ahead", Kind.CHAT, MODEL, True, 10_000, 200)
+                scheduler.book(ahead, scheduler.schedule(ahead, 3600.0, others), 3600.0)
+    for endpoint in pool:
+        endpoint.load.recent_tokens = 0.0
     asked = _request(scheduler, Arrival(0.0, prompt, 0), 1)
     asked.expected_output_tokens = 100
     decision = scheduler.schedule(asked, 3600.0)
     return {each.name: cost for each, cost in zip(decision.candidates.endpoints, decision.costs, strict=True)}
-
-
-def _draining(pool: EndpointPool, endpoints: Iterable[Endpoint], draining: bool) -> None:
-    for endpoint in endpoints:
-        pool.set_draining(endpoint, draining)
 
 
 def slow_engine(*policies: str) -> Mapping[str, Outcome]:

@@ -22,6 +22,7 @@ from llmgate.demo.engines import start_engines
 from llmgate.demo.flow import Answered, Asked, DemoFailed, Piece, demo_requests
 from llmgate.demo.model import SMOLLM2, TINY, find_model
 from llmgate.gateway.server import bind, quiet_uvicorn
+from llmgate.routing.registry import DEFAULT
 from llmgate.runtime import Gateway
 
 READY_SECONDS = 30.0
@@ -33,7 +34,7 @@ PORT_OPTIONS = "(--port, --admin-port)"
 @click.option("--engines", "count", type=click.IntRange(1, 16), default=2, show_default=True, metavar="N")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, metavar="N")
 @click.option("--admin-port", type=click.IntRange(0, 65535), default=8081, show_default=True, metavar="N")
-@click.option("--policy", default="prefix-affinity", show_default=True, metavar="NAME")
+@click.option("--policy", default=DEFAULT, show_default=True, metavar="NAME")
 def demo(once: bool, count: int, port: int, admin_port: int, policy: str) -> None:
     """Real llama.cpp engines with a small real model behind the gateway, on this machine's CPU."""
     _refuse_early(port, admin_port, policy)

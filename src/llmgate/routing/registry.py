@@ -33,7 +33,7 @@ BUILT_IN: Mapping[str, type[Router]] = {
     "hardware-weighted": HardwareWeighted,
     "expected-latency": ExpectedLatency,
 }
-DEFAULT = "prefix-affinity"
+DEFAULT = "expected-latency"
 DEFAULT_PICKER = "max"
 
 POLICIES: Catalogue[Router] = Catalogue("policy", "policy", Router, BUILT_IN, ENTRY_POINT_GROUP)  # type: ignore[type-abstract]
