@@ -240,8 +240,7 @@ class Shell:
         charge.prefill_done()
         charge.progress(1)
         flight.seen_tokens = 1
-        if flight.enough_tokens > 1:
-            host.decoding[flight.index] = flight
+        host.decoding[flight.index] = flight
         recorder, index = self._recorder, flight.index
         recorder.first_token[index] = event.at
         recorder.engine[index] = host.number
