@@ -9,6 +9,7 @@ from llmgate.core.ledger import Charge
 from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest
 from llmgate.engines.engine import Engine
 from llmgate.engines.request import EngineRequest
+from llmgate.sim.kv_events import KvFeed
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +41,7 @@ class Host:
     reading: EndpointMetrics | None = None  # taken, and to be seen from `reading_due` on
     reading_due: float = math.inf
     preempted: int = 0
+    feed: KvFeed | None = None  # None: the engine does not tell what it caches
     left: bool = False  # the gateway knows it no more
 
     def take(self, flight: Flight, now: float) -> None:
@@ -69,3 +71,8 @@ class Host:
                 assert flight.charge is not None
                 flight.charge.progress(tokens - flight.seen_tokens)
                 flight.seen_tokens = tokens
+
+    def show_cache(self, now: float) -> None:
+        """The gateway hears the KV events that are due."""
+        if self.feed is not None:
+            self.feed.tell(self.engine.take_cache_events(), now)
