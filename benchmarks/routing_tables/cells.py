@@ -9,7 +9,7 @@ import multiprocessing
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -46,8 +46,8 @@ class Cell:
 
     @property
     def settings(self) -> Settings:
-        period = SCRAPE_PERIODS.get(self.row, Settings.scrape_period)
-        return Settings(self.seed, scrape_period=period, kv_events=self.row in KV_EVENTS)
+        settings = Settings(self.seed, kv_events=self.row in KV_EVENTS)
+        return replace(settings, scrape_period=SCRAPE_PERIODS.get(self.row, settings.scrape_period))
 
 
 def figures(cells: Sequence[Cell], home: Path, jobs: int) -> dict[Cell, Figures]:
