@@ -140,8 +140,9 @@ class KvCost(Router):
 class KvEvents(KvCost, SeeingRouter):
     """The same with KV events, which are on by default (`use_kv_events`): what each engine holds is known.
 
-    Taken from the simulated engines' caches at the moment of the decision; in truth an event takes a millisecond or
-    two. What is only about to be computed there does not count, as `router_predicted_ttl_secs` is off by default.
+    Taken from the simulated engines' caches at the moment of the decision, in every row; in truth an event takes a
+    millisecond or two. What is only about to be computed there does not count, as `router_predicted_ttl_secs` is off by
+    default.
     """
 
     def cached_tokens(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:

@@ -18,13 +18,13 @@ from pathlib import Path
 import click
 
 from benchmarks.peers import PEERS
-from benchmarks.routing_tables.cells import BASELINE, Cell, Figures, capacity, figures
+from benchmarks.routing_tables.cells import BASELINE, KV_EVENTS, Cell, Figures, capacity, figures
 from benchmarks.routing_tables.scenes import SCENES, workload
 from benchmarks.routing_tables.tables import Samples, standing, table
 from llmgate.routing import registry
 
 ORACLE = "oracle"
-ROWS = (*registry.BUILT_IN, *PEERS, ORACLE)
+ROWS = (*registry.BUILT_IN, *KV_EVENTS, *PEERS, ORACLE)
 BEGIN, END = "<!-- routing-tables: begin -->", "<!-- routing-tables: end -->"
 LOADS = (
     f"Loads are shares of the rate at which {BASELINE} meets the relative objective for 90 % of the requests; in a "

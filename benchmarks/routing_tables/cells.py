@@ -9,7 +9,7 @@ import multiprocessing
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from llmgate.workloads import scaled
 
 BASELINE = "least-connections"
 SCRAPE_PERIODS = {"llm-d default": 0.05}  # seconds, of projects that read gauges more often than llmgate (1 s)
+KV_EVENTS = {"expected-latency, KV events": "expected-latency"}
+"""Rows whose engines tell what they cache, by the policy that they are of."""
 Figures = Mapping[str, float]
 """Of one run, by the names of sim/summary.py; `cpu_s` is what it took."""
 
@@ -40,7 +42,12 @@ class Cell:
 
     @property
     def policy(self) -> str:
-        return PEERS.get(self.row, self.row)
+        return PEERS.get(self.row, KV_EVENTS.get(self.row, self.row))
+
+    @property
+    def settings(self) -> Settings:
+        settings = Settings(self.seed, kv_events=self.row in KV_EVENTS)
+        return replace(settings, scrape_period=SCRAPE_PERIODS.get(self.row, settings.scrape_period))
 
 
 def figures(cells: Sequence[Cell], home: Path, jobs: int) -> dict[Cell, Figures]:
@@ -67,11 +74,8 @@ def capacity(scene: str, home: Path) -> float:
 
 def _run(cell: Cell, home: Path) -> None:
     began = time.process_time()
-    settings = Settings(seed=cell.seed)
-    if cell.row in SCRAPE_PERIODS:
-        settings = Settings(seed=cell.seed, scrape_period=SCRAPE_PERIODS[cell.row])
     at_rate = scaled(workload(cell.scene, cell.seed), cell.rate_scale)
-    run = simulate(at_rate, SCENES[cell.scene].fleet(), cell.policy, settings=settings)
+    run = simulate(at_rate, SCENES[cell.scene].fleet(), cell.policy, settings=cell.settings)
     figures = {name: value for name, value in run.summary.figures().items() if not math.isnan(value)}
     _write(_path(cell, home), figures | {"cpu_s": time.process_time() - began})
 

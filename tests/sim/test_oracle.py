@@ -36,3 +36,24 @@ def test_it_avoids_an_engine_whose_cache_is_full() -> None:
     first, second, third = engines(*load, kv_tokens=10_000)
     assert first != second
     assert third == second  # there it ends first
+
+
+def test_what_delays_others_counts_by_how_many_they_are() -> None:
+    """Where two are decoding, a little of the prompt is cached; the other engine has one."""
+    blocks = tuple(range(100))
+    load = workload(
+        request(0.0, 1600, 900, blocks=blocks),
+        request(0.1, 100, 3000),
+        request(1.0, 1610, 900, blocks=blocks),
+        request(2.0, 20_000, 10, blocks=blocks),
+    )
+
+    def chosen(harm: str) -> list[int]:
+        policy = f"oracle:prefill_harm={harm},decode_harm=0"
+        engines: list[int] = simulate(load, fleet(2), policy).outcome.requests.engine.tolist()
+        return engines
+
+    cached, alone, again, free = chosen("0")
+    assert cached == again == free != alone
+    cached, alone, again, kind = chosen("3")
+    assert cached == again != alone == kind

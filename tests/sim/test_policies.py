@@ -20,9 +20,9 @@ def test_options_follow_a_colon() -> None:
     router = make_router("prefix-affinity:patience=2,relative=0.25")
     assert isinstance(router, PrefixAffinity)
     assert (router.patience, router.relative) == (2, 0.25)
-    oracle = make_router("oracle:harm=2")
+    oracle = make_router("oracle:prefill_harm=2")
     assert isinstance(oracle, Oracle)
-    assert oracle.harm == 2
+    assert oracle.prefill_harm == 2
 
 
 def test_a_router_class_is_named_by_its_module() -> None:

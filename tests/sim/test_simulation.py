@@ -253,9 +253,10 @@ def test_affinity_finds_more_in_the_caches_than_taking_turns() -> None:
         st.tuples(st.floats(0, 30), st.sampled_from(("kill {}", "restart {}", "reclaim {} 2s", "slow {} x2"))),
         max_size=4,
     ),
+    st.booleans(),
 )
 def test_every_request_ends_exactly_once_whatever_befalls_the_fleet(
-    policy: str, requests: list[tuple[float, int, int, int]], strokes: list[tuple[float, str]]
+    policy: str, requests: list[tuple[float, int, int, int]], strokes: list[tuple[float, str]], kv_events: bool
 ) -> None:
     load = workload(
         *(
@@ -264,7 +265,9 @@ def test_every_request_ends_exactly_once_whatever_befalls_the_fleet(
         )
     )
     incidents = [parse_incident(f"{at:f}s {stroke.format(f'e{n % 3}')}") for n, (at, stroke) in enumerate(strokes)]
-    done = simulate(load, fleet(3, kv_tokens=20_000), policy, incidents=incidents)
+    done = simulate(
+        load, fleet(3, kv_tokens=20_000), policy, settings=Settings(kv_events=kv_events), incidents=incidents
+    )
     table = done.outcome.requests
     assert not np.isnan(table.ended).any()
     assert sum(done.outcome.failures.values()) == len(table) - int(table.ok.sum())

@@ -91,6 +91,7 @@ Examples:
     help="Of prompt tokens, standard deviation of the log.",
 )
 @click.option("--scrape-period", type=float, default=1.0, show_default=True, help="Seconds.")
+@click.option("--kv-events", is_flag=True, help="Engines tell what they cache; prompts are counted exactly.")
 @click.option("--skip-bad", is_flag=True, help="Leave lines out that cannot be used, and count them.")
 @click.option("--json", "json_file", metavar="FILE", help="Write JSON there (- is stdout).")
 @click.option("--report", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="An HTML page.")

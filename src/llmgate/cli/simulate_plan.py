@@ -81,7 +81,13 @@ class Plan:
 
     def _settings(self, seed: int) -> Settings:
         period = self._given["scrape_period"]
-        return Settings(seed, self._given["estimate_error"], period, min(SCRAPE_LATENCY, period / 2))
+        return Settings(
+            seed,
+            self._given["estimate_error"],
+            period,
+            min(SCRAPE_LATENCY, period / 2),
+            kv_events=self._given["kv_events"],
+        )
 
     def _workload(self, seed: int) -> Workload:
         """One at a time is kept: seeds are run one after another."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from llmgate.core.ledger import OVERRUN_TOKENS, Charge
+from llmgate.core.ledger import Charge
 from llmgate.core.types import Endpoint, EndpointMetrics, InferenceRequest
 from llmgate.engines.engine import Engine
 from llmgate.engines.request import EngineRequest
+from llmgate.sim.kv_events import KvFeed
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +25,6 @@ class Flight:
     host: Host | None = None
     answered: bool = False  # the first token has come: no other engine is asked any more
     seen_tokens: int = 0  # of the answer, that the charge was told of
-    enough_tokens: int = 0  # from there on the charge would not change
 
 
 @dataclass(slots=True, eq=False)
@@ -37,10 +37,11 @@ class Host:
     serves_from: float = -math.inf  # connections are refused before; inf: for good
     due: float = math.inf  # when the engine was last said to be due
     open: dict[int, Flight] = field(default_factory=dict)  # by index, in order of arrival here
-    decoding: dict[int, Flight] = field(default_factory=dict)  # of `open`: those whose charge still shrinks
+    decoding: dict[int, Flight] = field(default_factory=dict)  # of `open`: those whose answer has begun
     reading: EndpointMetrics | None = None  # taken, and to be seen from `reading_due` on
     reading_due: float = math.inf
     preempted: int = 0
+    feed: KvFeed | None = None  # None: the engine does not tell what it caches
     left: bool = False  # the gateway knows it no more
 
     def take(self, flight: Flight, now: float) -> None:
@@ -48,7 +49,6 @@ class Host:
         flight.host = self
         flight.answered = False
         flight.seen_tokens = 0
-        flight.enough_tokens = flight.request.expected_output_tokens - OVERRUN_TOKENS
         self.open[flight.index] = flight
         self.engine.submit(flight.engine_request, now)
 
@@ -63,8 +63,7 @@ class Host:
         self.reading_due = math.inf
 
     def show_progress(self) -> None:
-        """Tell all charges of the tokens that have come. Cheap: a charge that shrinks no more is looked at no more."""
-        done = []
+        """Tell all charges of the tokens that have come."""
         generated = self.engine.generated
         for flight in self.decoding.values():
             tokens = generated(flight.engine_request)
@@ -72,7 +71,8 @@ class Host:
                 assert flight.charge is not None
                 flight.charge.progress(tokens - flight.seen_tokens)
                 flight.seen_tokens = tokens
-                if tokens >= flight.enough_tokens:
-                    done.append(flight.index)
-        for index in done:
-            del self.decoding[index]
+
+    def show_cache(self, now: float) -> None:
+        """The gateway hears the KV events that are due."""
+        if self.feed is not None:
+            self.feed.tell(self.engine.take_cache_events(), now)

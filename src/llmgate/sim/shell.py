@@ -23,6 +23,7 @@ from llmgate.engines.request import EngineEvent, EngineRequest, EventKind
 from llmgate.sim.agenda import ENGINE, Agenda
 from llmgate.sim.flight import Flight, Host
 from llmgate.sim.keys import chain_keys, prompt_bytes
+from llmgate.sim.kv_events import prompt_blocks
 from llmgate.sim.record import Recorder
 from llmgate.sim.settings import Settings
 from llmgate.workloads.types import TraceRequest
@@ -74,17 +75,23 @@ class Shell:
     def arrive(self, index: int, trace: TraceRequest, model: str, estimated_tokens: int, now: float) -> None:
         """A client's request has come."""
         router, scheduler = self._scheduler.router, self._scheduler
+        block_tokens = scheduler.block_tokens(model) if router.needs_prefix else None
         request = InferenceRequest(
             id=str(index),
             kind=Kind.CHAT,
             model=model,
             stream=True,
             prompt_tokens=estimated_tokens,
-            expected_output_tokens=scheduler.expect_output(model, Kind.CHAT, trace.max_tokens),
+            expected_output_tokens=scheduler.expect_output(
+                model, Kind.CHAT, trace.max_tokens, estimated_tokens, trace.tenant
+            ),
             max_tokens=trace.max_tokens,
             prompt_bytes=prompt_bytes(trace.prompt_tokens),
             prefix=chain_keys(trace) if router.needs_prefix else (),
             session=trace.session if router.needs_session else None,
+            blocks=prompt_blocks(trace, block_tokens) if block_tokens else (),
+            block_tokens=block_tokens or 0,
+            tenant=trace.tenant,
         )
         engine_request = EngineRequest(
             index, trace.prompt_tokens, trace.output_tokens, trace.blocks, trace.block_tokens, trace.priority
@@ -177,6 +184,7 @@ class Shell:
                     host.show_progress()
             if host.reading_due <= now:
                 host.show_reading()
+            host.show_cache(now)
 
     def advance(self, host: Host, now: float) -> None:
         if events := host.engine.advance(now):
@@ -196,6 +204,8 @@ class Shell:
         self.catch_up(now)
         host.serves_from = serves_from
         host.engine.reset(now)
+        if host.feed is not None:
+            host.feed.lose()
         host.due = float("inf")
         for flight in list(host.open.values()):
             host.drop(flight)
@@ -240,8 +250,7 @@ class Shell:
         charge.prefill_done()
         charge.progress(1)
         flight.seen_tokens = 1
-        if flight.enough_tokens > 1:
-            host.decoding[flight.index] = flight
+        host.decoding[flight.index] = flight
         recorder, index = self._recorder, flight.index
         recorder.first_token[index] = event.at
         recorder.engine[index] = host.number

@@ -20,6 +20,7 @@ from llmgate.engines.spec import EngineSpec, parse_specs
 from llmgate.sim.agenda import Agenda
 from llmgate.sim.flight import Host
 from llmgate.sim.incidents import Action, Incident, free_name
+from llmgate.sim.kv_events import KvFeed, trace_block_tokens
 from llmgate.sim.pace import PacedEngine
 from llmgate.sim.record import Recorder, RequestTable
 from llmgate.sim.series import EngineSeries, Sampler
@@ -66,6 +67,8 @@ class Simulation:
         self._requests = workload.requests
         self._settings = settings
         self._make_engine = PacedEngine if any(each.action is Action.SLOW for each in incidents) else Engine
+        # caches that nobody asks about are not told of
+        self._block_tokens = trace_block_tokens(workload) if settings.kv_events and router.needs_prefix else None
         self._judge = judge
         self._progress = progress
         self._agenda = Agenda()
@@ -140,7 +143,12 @@ class Simulation:
     def _add(self, spec: EngineSpec, now: float, *, serves_from: float, offset: float) -> None:
         endpoint = self._pool.add(endpoint_spec(spec))
         endpoint.engine = "vllm"
-        host = Host(len(self._all_hosts), endpoint, self._make_engine(spec.profile), serves_from)
+        engine = self._make_engine(spec.profile, cache_events=self._block_tokens is not None)
+        host = Host(len(self._all_hosts), endpoint, engine, serves_from)
+        if self._block_tokens is not None:
+            size = max(self._block_tokens, spec.profile.block_tokens)
+            index = self._scheduler.block_index
+            host.feed = KvFeed(index, endpoint.slot, size, self._settings.kv_event_latency)
         host.engine.advance(now)
         self._all_hosts.append(host)
         self._hosts[endpoint] = host
@@ -204,7 +212,7 @@ def _estimates(workload: Workload, settings: Settings) -> list[int]:
     """Prompt tokens as the gateway estimates them. A request's error depends on the seed and its place alone, so it is
     the same under every policy."""
     true = np.array([request.prompt_tokens for request in workload.requests], dtype=np.float64)
-    if settings.estimate_error:
+    if settings.estimate_error and not settings.kv_events:
         draws = np.random.Generator(np.random.PCG64(settings.seed)).standard_normal(len(true))
         true = true * np.exp(settings.estimate_error * draws)
     return [max(1, round(tokens)) for tokens in true.tolist()]

@@ -29,6 +29,7 @@ class Watch:
         settings = self._settings
         if warm:
             host.endpoint.health.probe_passed()
+            self._follow(host)
             self._read(host, now)
             host.show_reading()
         self._agenda.enter(now + offset * settings.scrape_period, partial(self._scrape, host))
@@ -43,10 +44,16 @@ class Watch:
             if health.state is not State.UP:
                 host.endpoint.metrics = None  # it may be another process than before: learn all again
             health.probe_passed()
+            self._follow(host)
         else:
             health.probe_failed("connection refused")
         period = settings.probe_period if health.state is State.UP else settings.probe_period_while_not_up
         self._agenda.enter(now + period, partial(self._probe, host))
+
+    @staticmethod
+    def _follow(host: Host) -> None:
+        if host.feed is not None:
+            host.feed.connect()
 
     def _scrape(self, host: Host, now: float) -> None:
         if host.left:
