@@ -29,6 +29,9 @@ def busy_metrics() -> str:
     metrics.request_ended(
         "m", "e0", 200, stream=True, duration=1.0, ttft=0.1, overhead=0.001, usage=usage, estimated_prompt_tokens=9
     )
+    metrics.objectives.ttft_predicted("m", "e0", 1.0)
+    metrics.objectives.tpot_predicted("m", "e0", 1.0)
+    metrics.objectives.slo_ended("m", "ttft", True)
     metrics.retried("e0", "connect_failed")
     metrics.rejected("model_not_found")
     metrics.reloaded("applied")

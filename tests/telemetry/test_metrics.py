@@ -27,6 +27,9 @@ SERIES = {
     "llmgate_retries_total": {"endpoint", "reason"},
     "llmgate_rejected_total": {"reason"},
     "llmgate_estimate_error_ratio_bucket": {"model", "le"},
+    "llmgate_predicted_ttft_error_ratio_bucket": {"model", "endpoint", "le"},
+    "llmgate_predicted_tpot_error_ratio_bucket": {"model", "endpoint", "le"},
+    "llmgate_slo_requests_total": {"model", "target", "met"},
     "llmgate_endpoint_up": {"endpoint"},
     "llmgate_endpoint_draining": {"endpoint"},
     "llmgate_endpoint_inflight_requests": {"endpoint"},
@@ -80,6 +83,9 @@ def test_every_series_is_emitted_with_its_labels_in_both_formats(accept: str | N
     next(iter(pool)).metrics = EndpointMetrics(at=9.0, waiting=2, kv_usage=0.5)
     metrics = metrics_of(pool)
     end(metrics)
+    metrics.objectives.ttft_predicted("m", "e0", 1.0)
+    metrics.objectives.tpot_predicted("m", "e0", 1.0)
+    metrics.objectives.slo_ended("m", "ttft", True)
     metrics.retried("e0", "connect_failed")
     metrics.rejected("model_not_found")
     labels = {name: {label for label, _ in pairs} for name, pairs in parsed(metrics, accept, parse)}

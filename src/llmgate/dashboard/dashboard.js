@@ -248,6 +248,11 @@ function createDecision(decision) {
   });
   const more = decision.candidates.length - SHOWN_CANDIDATES;
   if (more > 0) list.append(make("li", "more", `${more} more`));
+  const expected = decision.explanation?.predicted;
+  if (expected) {
+    const times = `TTFT ${expected.ttft.toFixed(3)} s, ${(expected.tpot * 1000).toFixed(1)} ms a token expected`;
+    list.append(make("li", "more", times));
+  }
   if (decision.tied > 1) list.append(make("li", "more", `${decision.tied} tied`));
   costs.append(list);
   row.append(when, request, prompt, costs);
