@@ -43,7 +43,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 def test_check_says_that_a_file_is_good(good: str) -> None:
     result = run("check", good)
-    assert (result.exit_code, result.output) == (0, f"{good}: good (2 endpoints, policy prefix-affinity)\n")
+    assert (result.exit_code, result.output) == (0, f"{good}: good (2 endpoints, policy expected-latency)\n")
 
 
 def test_check_prints_every_mistake_and_exits_1(tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
         ({"endpoints": [{**ENGINE, "name": "a\nb"}]}, "endpoints[0].name: "),
         ({"endpoints": [{**ENGINE, "weight": float("nan")}]}, "endpoints[0].weight: "),
         ({"endpoints": [ENGINE], "router": {"policy": "token-awre"}}, "did you mean token-aware"),
-        ({"endpoints": [ENGINE], "router": {"options": {"patience": -1}}}, "patience must be 0 or more"),
+        (
+            {"endpoints": [ENGINE], "router": {"policy": "prefix-affinity", "options": {"patience": -1}}},
+            "patience must be 0 or more",
+        ),
         ({"endpoints": [ENGINE], "admin": {"host": "0.0.0.0"}}, "a token is required when the host is not loopback"),
         ({"endpoints": [ENGINE], "server": {"host": "127.0.0.1", "port": 8081}}, "is the data port already"),
         ({"endpoints": [ENGINE], "server": {"host": "0.0.0.0", "port": 8081}}, "is the data port already"),

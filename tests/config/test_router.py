@@ -12,7 +12,7 @@ import pytest
 from llmgate.config import ConfigError, from_data
 from llmgate.config.schema import RouterConfig
 from llmgate.core.protocols import Router
-from llmgate.routing.prefix_affinity import PrefixAffinity
+from llmgate.routing.expected_latency import ExpectedLatency
 from llmgate.routing.profile import Profile
 from llmgate.routing.session_affinity import SessionAffinity
 
@@ -30,7 +30,7 @@ def problems(**section: Any) -> list[str]:
 def test_a_policy_is_made_with_its_options() -> None:
     made = router(policy="session-affinity", options={"ttl": 60, "entries": "${N:-5}"}).create()
     assert made == SessionAffinity(ttl=60, entries=5)
-    assert router().create() == PrefixAffinity()
+    assert isinstance(router().create(), ExpectedLatency)
 
 
 def test_a_profile_is_made_of_its_parts() -> None:

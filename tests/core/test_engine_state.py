@@ -40,6 +40,10 @@ class Learns(Speed):
         self.told.append((x, seconds))
 
 
+def near(*pairs: tuple[float, float]) -> object:
+    return [pytest.approx(pair) for pair in pairs]
+
+
 class Watched:
     """An engine's state whose speeds stay as they are, with what was observed."""
 
@@ -99,7 +103,7 @@ def test_what_is_overdue_is_not_expected_to_take_its_time_again() -> None:
     watched.state.booked(behind, 5.0)
     watched.answered(slow, 8.0)
     assert watched.state.busy_until == pytest.approx(8.0 + seconds(1000))
-    assert watched.prefill.told == [(pytest.approx(prefill_work(1000, 1000)), 8.0)], "all of its time was observed"
+    assert watched.prefill.told == near((prefill_work(1000, 1000), 8.0)), "all of its time was observed"
 
 
 def test_a_short_prompt_that_overtakes_leaves_the_long_one_ahead() -> None:
@@ -143,7 +147,7 @@ def test_what_is_not_streamed_says_nothing_of_prefill_but_of_steps() -> None:
     watched.answered(whole, 5.0)
     watched.finished(whole, 101, 5.0)
     assert watched.prefill.told == []
-    assert watched.step.told == [(0.0, pytest.approx((5.0 - seconds(1000)) / 100))]
+    assert watched.step.told == near((0.0, (5.0 - seconds(1000)) / 100))
 
 
 def test_work_that_is_not_streamed_is_observed_with_the_next_first_token() -> None:
@@ -152,7 +156,7 @@ def test_work_that_is_not_streamed_is_observed_with_the_next_first_token() -> No
     watched.state.booked(hidden, 0.0)
     watched.state.booked(seen, 0.0)
     watched.answered(seen, 3.0)
-    assert watched.prefill.told == [(pytest.approx(2 * prefill_work(1000, 1000)), 3.0)]
+    assert watched.prefill.told == near((2 * prefill_work(1000, 1000), 3.0))
 
 
 def test_prompts_that_are_answered_at_once_are_observed_as_one() -> None:
@@ -164,7 +168,7 @@ def test_prompts_that_are_answered_at_once_are_observed_as_one() -> None:
     watched.answered(many[1], 1.0)
     watched.answered(many[2], 2.0)
     one = prefill_work(100, 100)
-    assert watched.prefill.told == [(pytest.approx(one), 1.0), (pytest.approx(2 * one), 1.0)]
+    assert watched.prefill.told == near((one, 1.0), (2 * one, 1.0))
 
 
 def test_idle_time_is_no_time_of_prefill() -> None:
@@ -186,7 +190,7 @@ def test_a_step_is_learnt_from_the_answers_tokens_less_the_prompts_computed_mean
     watched.state.booked(other, began + 1.0)
     watched.answered(other, began + 1.0 + seconds(1000))
     watched.finished(mine, 101, began + 4.0)
-    assert watched.step.told == [(0.0, pytest.approx((4.0 - seconds(1000)) / 100))]
+    assert watched.step.told == near((0.0, (4.0 - seconds(1000)) / 100))
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 7])

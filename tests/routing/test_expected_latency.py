@@ -260,7 +260,7 @@ def test_a_lone_conversation_never_moves() -> None:
 
 def conversations(every: float, turn_blocks: int, output: int) -> Workload:
     """200 of five turns that share a system prompt of 256 tokens; a request comes each `every` seconds."""
-    requests = []
+    requests: list[TraceRequest] = []
     for turn in range(1, 6):
         for user in range(200):
             blocks = (*range(16), *(10_000 * (user + 1) + part for part in range(turn_blocks * turn)))
@@ -283,7 +283,7 @@ def test_of_conversations_with_long_turns_none_leaves_its_cache() -> None:
 
 @pytest.mark.parametrize("every", [0.02, 0.1, 0.5])
 def test_short_turns_may_move_but_nobody_waits_for_it(every: float) -> None:
-    """To compute 500 tokens again takes less than to decode beside one more: that some move is no fault, if it is so."""
+    """To compute 500 tokens again takes less than to decode beside one more: that some move is no fault."""
     load = conversations(every, 8, 64)
     mine, stays = (
         simulate(load, parse_specs("4xa100:llama-3.1-8b"), name).summary

@@ -37,7 +37,8 @@ class Part:
 
     def ended(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> None:
         """`request` is no longer on `endpoint`, whatever became of it: each `booked` has its `ended`, after `finished`
-        if that is called; but nothing is heard any more of an endpoint that was `removed`. The default does nothing, and costs nothing."""
+        if that is called; but nothing is heard any more of an endpoint that was `removed`. The default does nothing,
+        and costs nothing."""
 
     def finished(
         self, request: InferenceRequest, endpoint: Endpoint, usage: Usage | None, seconds: float, now: float

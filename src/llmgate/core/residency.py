@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmgate.core.prefix import block_end
 
 FEWEST_TOKENS = 16
-"""A prompt counts for so many tokens a chain key at least (64 are usual): text that has fewer must not fill memory."""
+"""Of a chain key at least (64 are usual): text that has fewer must not fill the memory."""
 
 FEWEST_KEYS = 1024
 """Below twice as many, nothing is ever cleaned up."""
