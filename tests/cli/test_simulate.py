@@ -189,3 +189,8 @@ def test_help_has_examples() -> None:
     result = CliRunner().invoke(main, ["simulate", "--help"])
     assert result.exit_code == 0
     assert "Examples:" in result.output
+
+
+def test_engines_may_tell_what_they_cache() -> None:
+    arguments = ("--workload", "multi-turn:requests=80,rate=40", "--policy", "expected-latency", "--json", "-")
+    assert figures(run(*arguments, "--kv-events")) != figures(run(*arguments))

@@ -73,3 +73,10 @@ def test_what_was_run_before_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps({"ttft.mean": 1.5}))
     assert figures([cell], tmp_path, 1) == {cell: {"ttft.mean": 1.5}}
     assert cells._path(Cell("mooncake", "round-robin", 1.0, 1), tmp_path) != path
+
+
+def test_a_row_with_kv_events_is_its_policy_with_engines_that_tell() -> None:
+    told = Cell("mooncake", "expected-latency, KV events", 1.0, 3)
+    assert (told.policy, told.settings.kv_events, told.settings.seed) == ("expected-latency", True, 3)
+    assert not Cell("mooncake", "expected-latency", 1.0, 3).settings.kv_events
+    assert Cell("mooncake", "llm-d default", 1.0, 3).settings.scrape_period == 0.05
