@@ -1,6 +1,6 @@
 """How good the times are that expected-latency predicts, and what going by targets changes, in the simulator.
 
-    python -m benchmarks.predictions [--trace FILE] [--engines SPEC] [--rate-scale 1.4] [--ttft 1.0] [--tpot 0.06] [--every 1]
+    python -m benchmarks.predictions [--engines SPEC] [--rate-scale 1.4] [--ttft 1.0] [--tpot 0.06] [--every 1]
 
 The first row is without targets; in the second each request has them, or one of `--every` so many. Rows are of these.
 The first fifth of them, in which speeds are learnt, is left out of the ratios.

@@ -101,7 +101,7 @@ def test_loads_are_those_before_the_request_was_booked() -> None:
 
 
 def test_of_many_endpoints_the_best_are_told_and_the_others_counted() -> None:
-    scheduler = Scheduler(pool(40), Foreseeing(**{f"e{number}": 40.0 - number for number in range(40)}))
+    scheduler = Scheduler(pool(40), Foreseeing((), **{f"e{number}": 40.0 - number for number in range(40)}))
     asked = request()
     explanation = scheduler.explain(asked, scheduler.schedule(asked, 0.0))
     assert [each.endpoint for each in explanation.options] == [f"e{39 - rank}" for rank in range(MOST_OPTIONS)]

@@ -107,13 +107,18 @@ async def test_predictions_are_held_against_what_came() -> None:
 
 
 async def explained(**sections: Any) -> dict[str, Any] | None:
-    async with FakeEngine([completion()]) as engine, FakeEngine() as other:
-        async with serving(engine, other, router=POLICY, **sections) as served:
-            served.gateway.pool.set_draining(served.gateway.pool.get("b"), True)  # type: ignore[arg-type]
-            answered = await served.chat(HELLO, x_llmgate_explain="1", x_llmgate_ttft_ms="250")
-            assert answered.status_code == 200
-            said = answered.headers.get("x-llmgate-explain")
-            return None if said is None else json.loads(said)
+    async with (
+        FakeEngine([completion()]) as engine,
+        FakeEngine() as other,
+        serving(engine, other, router=POLICY, **sections) as served,
+    ):
+        leaving = served.gateway.pool.get("b")
+        assert leaving is not None
+        served.gateway.pool.set_draining(leaving, True)
+        answered = await served.chat(HELLO, x_llmgate_explain="1", x_llmgate_ttft_ms="250")
+        assert answered.status_code == 200
+        said = answered.headers.get("x-llmgate-explain")
+        return None if said is None else json.loads(said)
 
 
 async def test_an_answer_tells_why_if_it_was_asked_and_may() -> None:
@@ -134,10 +139,13 @@ async def test_an_answer_does_not_tell_why_unless_it_was_asked() -> None:
 
 
 async def test_what_the_gateway_is_asked_does_not_reach_the_engine() -> None:
-    async with FakeEngine() as engine, serving(engine, server={"explain": True}) as served:
-        async with connect(served.gateway.data_port) as client:
-            client.send(post(HELLO, x_llmgate_ttft_ms="100", x_llmgate_tpot_ms="100", x_llmgate_explain="1"))
-            request = await engine.request()
-            await request.send(completion())
-            await client.answer()
+    async with (
+        FakeEngine() as engine,
+        serving(engine, server={"explain": True}) as served,
+        connect(served.gateway.data_port) as client,
+    ):
+        client.send(post(HELLO, x_llmgate_ttft_ms="100", x_llmgate_tpot_ms="100", x_llmgate_explain="1"))
+        request = await engine.request()
+        await request.send(completion())
+        await client.answer()
     assert not [name for name, _ in request.headers if name.startswith(b"x-llmgate-")]

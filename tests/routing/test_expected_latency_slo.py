@@ -15,7 +15,7 @@ NOW = 1000.0
 
 
 def scheduler(count: int = 2, **weights: float) -> Scheduler:
-    return Scheduler(pool(count, **weights), ExpectedLatency())
+    return Scheduler(pool(count, up=True, **weights), ExpectedLatency())
 
 
 def named(scheduler: Scheduler, name: str) -> Endpoint:
