@@ -94,9 +94,9 @@ def test_an_engine_that_changes_its_speed_is_followed_within_30_seconds(per_seco
     observe(120.0, 1.0)
     observe(30.0, change)
     right = change * (0.006 + 0.00035 * 32.0)
-    assert speed(32.0) == pytest.approx(right, rel=0.2)
+    assert right / ALIKE * 0.85 < speed(32.0) < right * ALIKE / 0.85
     observe(30.0, 1.0)
-    assert speed(32.0) == pytest.approx(0.006 + 0.00035 * 32.0, rel=0.2)
+    assert speed(32.0) == pytest.approx(right / change, rel=0.2)
 
 
 def test_one_slow_engine_does_not_make_those_like_it_slow() -> None:
@@ -107,7 +107,7 @@ def test_one_slow_engine_does_not_make_those_like_it_slow() -> None:
             each.learn(1000.0, 0.11, 0.1 * number)
         slow.learn(1000.0, 0.33, 0.1 * number)
     assert all(0.08 < each(1000.0) < 0.14 for each in good)
-    assert slow(1000.0) == pytest.approx(0.33, rel=0.1)
+    assert slow(1000.0) == pytest.approx(0.33 / ALIKE, rel=0.1)
 
 
 def test_engines_that_differ_by_chance_are_taken_to_be_alike() -> None:
@@ -125,7 +125,7 @@ def test_an_engine_that_is_not_observed_is_as_its_like_are_after_five_minutes() 
     for number in range(60):
         speed.learn(1000.0, 1.1, float(number))
     slow = speed.factor_at(59.0)
-    assert slow == speed.factor > 2.0
+    assert slow == speed.factor > 1.5
     assert 1.0 < speed.factor_at(59.0 + 150.0) < slow
     assert speed.factor_at(59.0 + 300.0) == speed.factor_at(1e9) == pytest.approx(1.0)
 

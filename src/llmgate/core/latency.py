@@ -82,14 +82,9 @@ class Line:
 
 ALIKE = 1.25
 """Engines of one kind that differ by less than this factor are taken to be alike: so much comes by chance, and acting
-on it would feed itself (an engine that looks fast gets more work, at which it looks faster still)."""
-
-
-def _beyond_chance(factor: float) -> float:
-    """1 up to ALIKE, the factor itself from its square on, and a power in between; below 1 the reciprocal."""
-    if factor < 1.0:
-        return 1.0 / _beyond_chance(1.0 / factor)
-    return 1.0 if factor <= ALIKE else min((factor / ALIKE) ** 2, factor)
+on it would feed itself (an engine that looks fast gets more work, at which it looks faster still).
+Of a larger factor this much is left out too: in the simulator that was better than to count it in full, also with
+one engine slowed to half."""
 
 
 class Speed:
@@ -132,7 +127,7 @@ class Speed:
         gain = variance / (factor * factor) / uncertain
         self.line.learn(x, seconds / factor, now)
         self._followed = factor = min(max(factor * (1.0 + gain * error), _FACTORS[0]), _FACTORS[1])
-        self.factor = _beyond_chance(factor)
+        self.factor = factor / ALIKE if factor > ALIKE else factor * ALIKE if factor * ALIKE < 1.0 else 1.0
         self._variance = variance * (1.0 - gain)
 
 
