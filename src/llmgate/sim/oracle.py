@@ -41,8 +41,8 @@ class Oracle(SeeingRouter):
     - `occupancy` × the seconds of engine that it takes: whoever comes next waits behind that.
 
     Weights mean what they mean to expected-latency (routing/expected_latency.py), and are the same but for
-    `ttft_weight`: with 4, mean TTFT is below that policy's on all scenes that were tried (docs/simulator.md). A whole harm counts too
-    much: it delays each of the others only as long as that has not ended, and they overtake.
+    `ttft_weight`: with 4, mean TTFT is below that policy's on all scenes that were tried (docs/simulator.md). A whole
+    harm counts too much: it delays each of the others only as long as that has not ended, and they overtake.
 
     It is greedy: it does not know what arrives next, and takes back nothing. So it is a bound for policies that decide
     at arrival with less knowledge, and no optimum: a policy that hits upon a better plan may beat it.
