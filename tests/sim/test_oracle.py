@@ -57,3 +57,9 @@ def test_what_delays_others_counts_by_how_many_they_are() -> None:
     assert cached == again == free != alone
     cached, alone, again, kind = chosen("3")
     assert cached == again != alone == kind
+
+
+def test_where_much_was_done_lately_much_is_expected_to_come() -> None:
+    """A block that is cached saves less than company will cost."""
+    first, other = engines(request(0.0, 20_000, 500, blocks=(1,)), request(10.0, 1000, 300, blocks=(1,)))
+    assert first != other
