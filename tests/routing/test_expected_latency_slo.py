@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from llmgate.core.scheduler import Scheduler
@@ -70,6 +72,26 @@ def test_targets_that_all_meet_change_no_cost() -> None:
     without = late_but_quick().schedule(wanting(100, 2000, None), NOW)
     easy = late_but_quick().schedule(wanting(100, 2000, Slo(ttft=60.0, tpot=1.0)), NOW)
     assert list(easy.costs) == list(without.costs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_cheapest_of_those_that_are_not_predicted_to_miss_wins(seed: int) -> None:
+    random = Random(seed)
+    made = scheduler(12)
+    for _ in range(60):
+        start(made, random.choice(list(made.pool)), request(random.randrange(1, 4000), random.randrange(1, 500)))
+    for ttft in (0.5, 1.0, 1.5, 3.0):
+        ordinary = made.schedule(wanting(500, 100, None), NOW)
+        endpoints, cached, now = ordinary.candidates
+        asked = wanting(500, 100, Slo(ttft=ttft))
+        met = []
+        for endpoint, held, cost in zip(endpoints, cached, ordinary.costs, strict=True):
+            predicted = made.router.predict(asked, endpoint, held, now)
+            assert predicted is not None
+            if predicted.ttft <= ttft:
+                met.append((cost, endpoint.name))
+        chosen = made.schedule(asked, NOW).endpoint.name
+        assert chosen == (min(met)[1] if met else ordinary.endpoint.name)
 
 
 def test_a_prediction_is_the_work_ahead_and_its_own() -> None:

@@ -181,7 +181,7 @@ class DecisionView(BaseModel):
     tied: int = Field(description="how many candidates shared the lowest cost")
     candidates: list[CandidateView] = Field(description="the chosen one first, then by cost")
     explanation: ExplanationView | None = Field(
-        description="null: beyond 50 decisions a second they are not explained, unless asked for"
+        description="null: beyond 20 decisions a second they are not explained, unless asked for"
     )
 
     @classmethod

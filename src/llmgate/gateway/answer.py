@@ -97,8 +97,8 @@ def _own_headers(exchange: Exchange, endpoint: Endpoint) -> list[Header]:
         (b"x-llmgate-endpoint", endpoint.name.encode()),
         exchange.policy[1],
     ]
-    if exchange.explain and exchange.decision is not None and exchange.decision.explanation is not None:
-        headers.append((EXPLAIN, explanation_header(exchange.request, exchange.decision.explanation)))
+    if exchange.explain and exchange.explanation is not None:
+        headers.append((EXPLAIN, explanation_header(exchange.request, exchange.explanation)))
     return headers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from llmgate.core.errors import UpstreamError
-from llmgate.core.scheduler import Decision
+from llmgate.core.explain import Explanation
 from llmgate.core.types import Endpoint, InferenceRequest, TerminationCause, Usage
 from llmgate.gateway.client import Client
 from llmgate.gateway.edits import Edits
@@ -27,7 +27,7 @@ class Exchange:
     spec: KindSpec
     edits: Edits | None = None  # of the last attempt
     endpoint: Endpoint | None = None  # the last one tried
-    decision: Decision | None = None  # that it was
+    explanation: Explanation | None = None  # of that choice, if it has one
     explain = False  # the answer is to tell why
     failure: UpstreamError | None = None  # of the last one
     begun = False  # the head of an answer has gone to the client

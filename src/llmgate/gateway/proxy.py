@@ -260,7 +260,9 @@ class Proxy:
         if not exchange.tried:
             exchange.dispatched = self._clock()
         exchange.policy = self._policy
-        exchange.decision, exchange.endpoint = decision, decision.endpoint
+        exchange.endpoint = decision.endpoint
+        if decision.explanation is not exchange.explanation:
+            exchange.explanation = decision.explanation
         exchange.tried.append(decision.endpoint)
         return charge
 
@@ -315,9 +317,8 @@ class Proxy:
 
     def _count(self, exchange: Exchange, endpoint: Endpoint) -> None:
         request, arrived, first_byte = exchange.request, exchange.arrived, exchange.first_byte
-        decision = exchange.decision
-        if decision is not None and decision.explanation is not None:
-            compare(exchange, decision.explanation, self._clock(), self._metrics.objectives)
+        if exchange.explanation is not None:
+            compare(exchange, exchange.explanation, self._clock(), self._metrics.objectives)
         self._metrics.request_ended(
             request.model,
             endpoint.name,

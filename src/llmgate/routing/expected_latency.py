@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from llmgate.core.engine_state import EngineState
 from llmgate.core.latency import Line, Speed, decode_load, prefill_work
@@ -122,12 +123,25 @@ class ExpectedLatency(Router):
     def _within(
         self, slo: Slo, request: InferenceRequest, candidates: Candidates, costs: Sequence[float]
     ) -> Sequence[float]:
-        """Those that are predicted to miss a target come last; if all are, nothing is changed."""
-        pairs = zip(candidates.endpoints, candidates.cached_tokens, strict=True)
-        missed = [self.predict(request, each, held, candidates.now).misses(slo) for each, held in pairs]
-        if all(missed):
+        """Those that are predicted to miss a target come last; if all are, nothing is changed. It is looked no further
+        than to the cheapest that is not, and those that count as equal to it: for most requests, at one."""
+        late: list[int] = []
+        limit = inf
+        for index in sorted(range(len(costs)), key=costs.__getitem__):
+            cost = costs[index]
+            if cost > limit:
+                break
+            endpoint, held = candidates.endpoints[index], candidates.cached_tokens[index]
+            if self.predict(request, endpoint, held, candidates.now).misses(slo):
+                late.append(index)
+            elif limit == inf:
+                limit = cost + abs(cost) * self.tie_margin
+        if limit == inf or not late:
             return costs
-        return [cost + LAST_RESORT if misses else cost for cost, misses in zip(costs, missed, strict=True)]
+        put_off = list(costs)
+        for index in late:
+            put_off[index] += LAST_RESORT
+        return put_off
 
     def _until_room(self, engine: EngineState, tokens: int, output: int, mine: float) -> float:
         """Seconds until its KV cache has room: half of those there have ended after as many steps as each has left.
