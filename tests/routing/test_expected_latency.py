@@ -208,7 +208,7 @@ def test_a_slow_engine_is_learnt_and_avoided() -> None:
     scheduler = Scheduler(pool(2), ExpectedLatency())
     slow_down(scheduler, "e0", 3.0)
     found = costs(scheduler, request(2000, 100), NOW - 940.0)
-    assert 1.75 * found["e1"] < found["e0"] < 3.0 * found["e1"]
+    assert 1.2 * found["e1"] < found["e0"] < 3.0 * found["e1"], "less what comes by chance (ALIKE)"
 
 
 def test_a_slow_engine_gets_another_chance_when_it_has_not_been_seen_for_long() -> None:

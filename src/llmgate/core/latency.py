@@ -38,15 +38,16 @@ _RETURN_SECONDS = 300.0
 
 
 class Line:
-    """Seconds as `fixed + slope × x`. Both start at the prior, which must be positive."""
+    """Seconds as `fixed + slope × x`. Both start at the prior, which must be positive. `fixed_doubt`: standard deviation
+    of the prior of `fixed`, relative to it."""
 
     __slots__ = ("_at", "_ff", "_floor_fixed", "_floor_slope", "_fs", "_most_ff", "_most_ss", "_ss", "fixed", "slope")
 
-    def __init__(self, fixed: float, slope: float) -> None:
+    def __init__(self, fixed: float, slope: float, *, fixed_doubt: float = _LINE_DOUBT) -> None:
         self.fixed = fixed
         self.slope = slope
         self._floor_fixed, self._floor_slope = _LEAST * fixed, _LEAST * slope
-        self._ff = self._most_ff = (_LINE_DOUBT * fixed) ** 2  # covariance of the two
+        self._ff = self._most_ff = (fixed_doubt * fixed) ** 2  # covariance of the two
         self._ss = self._most_ss = (_LINE_DOUBT * slope) ** 2
         self._fs = 0.0
         self._at: float | None = None  # of the last observation
@@ -80,7 +81,7 @@ class Line:
         self._fs = min(max(fs - gain_f * gain_s * variance, -bound), bound)
 
 
-ALIKE = 1.25
+ALIKE = 1.6
 """Engines of one kind that differ by less than this factor are taken to be alike: so much comes by chance, and acting
 on it would feed itself (an engine that looks fast gets more work, at which it looks faster still).
 Of a larger factor this much is left out too: in the simulator that was better than to count it in full, also with

@@ -22,6 +22,10 @@ MOST_COMPUTING = 0.8
 
 NO_CORRECTIONS = Correction(), Correction()
 
+STEP_DOUBT = 20.0
+"""The fixed part of a step is mostly the time to read the weights: 9 times as long for 70 billion parameters. Held to
+the prior, it would be made up for by too steep a slope, and a long context would seem to cost twice what it does."""
+
 
 @dataclass
 class ExpectedLatency(Router):
@@ -181,7 +185,7 @@ class ExpectedLatency(Router):
         lines = self._lines.get(kind)
         if lines is None:
             prefill = Line(STEP_SECONDS / spec.weight, 1.0 / (PREFILL_TOKENS_PER_SECOND * spec.weight))
-            step = Line(STEP_SECONDS / spec.weight, STEP_SECONDS_PER_SEQUENCE / spec.weight)
+            step = Line(STEP_SECONDS / spec.weight, STEP_SECONDS_PER_SEQUENCE / spec.weight, fixed_doubt=STEP_DOUBT)
             lines = self._lines[kind] = prefill, step
         if engine is None:
             engine = self._engines[endpoint] = EngineState(Speed(lines[0]), Speed(lines[1]))
