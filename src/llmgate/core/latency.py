@@ -38,8 +38,8 @@ _RETURN_SECONDS = 300.0
 
 
 class Line:
-    """Seconds as `fixed + slope × x`. Both start at the prior, which must be positive. `fixed_doubt`: standard deviation
-    of the prior of `fixed`, relative to it."""
+    """Seconds as `fixed + slope × x`. Both start at the prior, which must be positive. `fixed_doubt`: standard
+    deviation of the prior of `fixed`, relative to it."""
 
     __slots__ = ("_at", "_ff", "_floor_fixed", "_floor_slope", "_fs", "_most_ff", "_most_ss", "_ss", "fixed", "slope")
 
