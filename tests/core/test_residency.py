@@ -31,6 +31,10 @@ class BlockLru:
         return block_end(count) * PER_BYTE
 
 
+def held(residency: Residency, keys: list[int]) -> int:
+    return residency.held(keys, len(keys), int(block_end(len(keys)) * PER_BYTE))
+
+
 def chain(*path: int) -> list[int]:
     """Keys as of a prompt whose blocks are `path`: equal beginnings have equal keys."""
     return [hash(path[: end + 1]) for end in range(len(path))]
@@ -50,7 +54,7 @@ def test_it_claims_at_most_one_block_more_than_a_true_lru_of_blocks(
         truth.use(keys)
         for question in (keys, asked):
             coarse = 1024 * PER_BYTE if len(question) > 16 else BLOCK
-            claimed = residency.held(question, PER_BYTE)
+            claimed = held(residency, question)
             assert 0 <= claimed <= block_end(len(question)) * PER_BYTE
             assert claimed <= truth.held(question) + coarse
 
@@ -62,7 +66,7 @@ def test_as_long_as_all_fits_it_claims_all_that_was_sent(uses: list[list[int]]) 
     for keys in uses:
         residency.use(keys, block_end(len(keys)) * PER_BYTE, PER_BYTE)
         truth.use(keys)
-        assert residency.held(keys, PER_BYTE) == truth.held(keys)
+        assert held(residency, keys) == truth.held(keys)
 
 
 def test_what_was_used_least_recently_goes_first() -> None:
@@ -72,7 +76,7 @@ def test_what_was_used_least_recently_goes_first() -> None:
         residency.use(keys, 4 * BLOCK, PER_BYTE)
     residency.use(chains[0], 4 * BLOCK, PER_BYTE)
     residency.use(chains[4], 4 * BLOCK, PER_BYTE)
-    assert [residency.held(keys, PER_BYTE) for keys in chains] == [256, 0, 256, 256, 256]
+    assert [held(residency, keys) for keys in chains] == [256, 0, 256, 256, 256]
 
 
 def test_the_end_of_a_chain_goes_before_its_beginning() -> None:
@@ -80,28 +84,28 @@ def test_the_end_of_a_chain_goes_before_its_beginning() -> None:
     old, new = chain(1, 1, 1, 1), chain(2, 2, 2)
     residency.use(old, 4 * BLOCK, PER_BYTE)
     residency.use(new, 3 * BLOCK, PER_BYTE)
-    assert residency.held(old, PER_BYTE) == 3 * BLOCK
-    assert residency.held(new, PER_BYTE) == 3 * BLOCK
+    assert held(residency, old) == 3 * BLOCK
+    assert held(residency, new) == 3 * BLOCK
 
 
 def test_answers_take_room_too() -> None:
     residency = Residency(6 * BLOCK)
     residency.use(chain(1, 1), 2 * BLOCK, PER_BYTE)
     residency.use(chain(2, 2), 2 * BLOCK + 4 * BLOCK, PER_BYTE)
-    assert residency.held(chain(1, 1), PER_BYTE) == 0
+    assert held(residency, chain(1, 1)) == 0
 
 
 def test_a_shared_beginning_takes_room_once() -> None:
     residency = Residency(24 * BLOCK)
     for user in range(10):
         residency.use(chain(0, 0, 0, 0, 0, 0, 0, 0, user), 9 * BLOCK, PER_BYTE)
-    assert all(residency.held(chain(0, 0, 0, 0, 0, 0, 0, 0, user), PER_BYTE) == 9 * BLOCK for user in range(10))
+    assert all(held(residency, chain(0, 0, 0, 0, 0, 0, 0, 0, user)) == 9 * BLOCK for user in range(10))
 
 
 def test_a_prompt_larger_than_the_cache_leaves_what_fits() -> None:
     residency = Residency(2 * BLOCK)
     residency.use(chain(1, 1, 1, 1), 4 * BLOCK, PER_BYTE)
-    assert residency.held(chain(1, 1, 1, 1), PER_BYTE) == 2 * BLOCK
+    assert held(residency, chain(1, 1, 1, 1)) == 2 * BLOCK
 
 
 def test_its_memory_is_bounded_whatever_is_sent() -> None:

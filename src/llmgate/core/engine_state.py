@@ -43,24 +43,23 @@ class EngineState:
 
     __slots__ = (
         "_hidden",
-        "_kv_tokens",
         "_late",
-        "_metrics",
         "_observed_from",
         "_open",
-        "_recent_tokens",
-        "_seen_until",
         "_unobserved",
         "_waiting",
         "busy_until",
         "computed",
         "least_ahead",
         "left_tokens",
+        "metrics",
         "prefill",
         "prefill_fixed",
         "prefill_slope",
         "requests",
+        "revision",
         "room_tokens",
+        "seen_until",
         "share",
         "spec",
         "step",
@@ -73,10 +72,9 @@ class EngineState:
         self.prefill = prefill
         self.step = step
         self.spec: EndpointSpec | None = None  # by which the two were chosen
-        self._kv_tokens = -1  # of the load, when it was last looked at
-        self._recent_tokens = -1.0
-        self._metrics: EndpointMetrics | None = None
-        self._seen_until = -inf
+        self.revision = -1  # of the load, when it was last looked at
+        self.metrics: EndpointMetrics | None = None  # then, too
+        self.seen_until = -inf
         self.busy_until = 0.0
         self.computed = 0.0  # seconds of prefill that it has done: they stall the decoding of others
         self._open: dict[InferenceRequest, _Open] = {}
@@ -89,21 +87,14 @@ class EngineState:
     def follow(self, spec: EndpointSpec) -> None:
         """The endpoint has this specification from now on."""
         self.spec = spec
-        self._seen_until = -inf
+        self.seen_until = -inf
 
     def look(self, endpoint: Endpoint, now: float, waiting_tokens: float) -> None:
-        """Work out what only changes with the endpoint's load and readings, unless that has been done for them. It is
-        asked for each request and each endpoint, and differs but for few of these."""
+        """Work out what only changes with the endpoint's load and readings. It need not be done again for the same
+        `revision` of the load and the same `metrics` before `seen_until`."""
         load, metrics = endpoint.load, endpoint.metrics
-        if (
-            self._kv_tokens == load.kv_tokens
-            and self._recent_tokens == load.recent_tokens
-            and self._metrics is metrics
-            and now < self._seen_until
-        ):
-            return
-        self._kv_tokens, self._recent_tokens, self._metrics = load.kv_tokens, load.recent_tokens, metrics
-        self._seen_until = now + LOOK_SECONDS
+        self.revision, self.metrics = load.revision, metrics
+        self.seen_until = now + LOOK_SECONDS
         factor, line = self.prefill.factor_at(now), self.prefill.line
         self.prefill_fixed, self.prefill_slope = factor * line.fixed, factor * line.slope
         factor, line = self.step.factor_at(now), self.step.line

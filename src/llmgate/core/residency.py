@@ -63,10 +63,12 @@ class Residency:
         if self._total > self.capacity_tokens:
             self._evict(self._total - self.capacity_tokens)
 
-    def held(self, keys: Sequence[int], tokens_per_byte: float) -> int:
-        """Tokens of the chain's beginning that are still there."""
+    def held(self, keys: Sequence[int], blocks: int, tokens: int) -> int:
+        """Of the first `blocks` blocks of a chain, which have so many `tokens`: those that are still there."""
         use, gone = self._use, self._gone
-        low, high = -1, len(keys)
+        if use.get(keys[blocks - 1], 0) > gone + 1:
+            return tokens
+        low, high = -1, blocks
         middle = high - 1  # mostly all or nothing
         while high - low > 1:
             if use.get(keys[middle], 0) > gone:
@@ -74,10 +76,10 @@ class Residency:
             else:
                 high = middle
             middle = (low + high) // 2
-        tokens = block_end(high) * tokens_per_byte
+        left: float = tokens * block_end(high) / block_end(blocks)
         if self._cut and high and use[keys[high - 1]] == gone + 1:
-            tokens -= self._cut
-        return int(tokens) if tokens > 0.0 else 0
+            left -= self._cut
+        return int(left) if left > 0.0 else 0
 
     def _run_end(self, keys: Sequence[int], start: int, number: int) -> int:
         """The index after the last key of the run from `start` that belongs to the same use."""

@@ -84,7 +84,7 @@ class Scheduler:
         self.block_index = BlockIndex()  # fed by probes
         self._bookings = Bookings()
         self._prefixes = PrefixIndex(prefix_capacity)
-        self._residencies: dict[Endpoint, Residency] = {}
+        self._residencies: dict[int, Residency] = {}  # by slot
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
         self._explain_every = explain_every
@@ -281,7 +281,7 @@ class Scheduler:
         endpoint = self.pool.remove(name)
         if endpoint is not None:
             self._prefixes.forget(endpoint.slot)
-            self._residencies.pop(endpoint, None)
+            self._residencies.pop(endpoint.slot, None)
             self._bookings.forget(endpoint.slot)
             self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
@@ -330,29 +330,6 @@ class Scheduler:
     def _cached_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
         """Prompt tokens that each endpoint is thought to hold in its cache: those that it has seen, and where the size
         of its cache is known, that it has not evicted since."""
-        seen = self._seen_tokens(request, endpoints)
-        residencies = self._residencies
-        if not residencies or not any(seen):
-            return seen
-        held = list(seen)
-        keys, per_byte = request.prefix, request.prompt_tokens / request.prompt_bytes
-        for index, endpoint in enumerate(endpoints):
-            if seen[index] and (residency := residencies.get(endpoint)) is not None:
-                held[index] = residency.held(keys, per_byte)
-        return held
-
-    def _uses(self, endpoint: Endpoint, request: InferenceRequest, answer_tokens: int) -> None:
-        """The endpoint has the request's prompt in its cache, and so much of an answer."""
-        residency = self._residencies.get(endpoint)
-        capacity = None if endpoint.metrics is None else endpoint.metrics.kv_capacity_tokens
-        if capacity and (residency is None or residency.capacity_tokens != capacity):
-            residency = self._residencies[endpoint] = Residency(capacity)
-        if residency is not None:
-            tokens = request.prompt_tokens + answer_tokens
-            residency.use(request.prefix, tokens, request.prompt_tokens / request.prompt_bytes)
-
-    def _seen_tokens(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> Sequence[int]:
-        """Prompt tokens that each endpoint has been sent before."""
         holders, request.holders = request.holders, None  # used once: it gets out of date
         if holders is None:
             holders = self._prefixes.holders(request.prefix)
@@ -360,23 +337,42 @@ class Scheduler:
             return [0] * len(endpoints)
         per_byte = request.prompt_tokens / request.prompt_bytes
         everybody = len(self.pool)
-        least = 0  # what all of them hold
-        matches: dict[int, int] = {}  # tokens by the slot of those that hold more
+        least = 0, 0  # what all of them have seen: blocks, and the tokens of these
+        seen: dict[int, tuple[int, int]] = {}  # the same by slot, of those that have seen more
         deeper = 0
         for blocks, mask in reversed(holders):
-            tokens = int(block_end(blocks) * per_byte)
+            match = blocks, int(block_end(blocks) * per_byte)
             if mask.bit_count() == everybody:
-                least = tokens
+                least = match
                 break
             bits = bin(mask & ~deeper)[:1:-1]  # whose longest match this is; text, as wide integers are slow
             deeper = mask
             slot = bits.find("1")
             while slot >= 0:
-                matches[slot] = tokens
+                seen[slot] = match
                 slot = bits.find("1", slot + 1)
-        if not matches:
-            return [least] * len(endpoints)
-        return [matches.get(endpoint.slot, least) for endpoint in endpoints]
+        residencies = self._residencies
+        if not residencies:
+            if not seen:
+                return [least[1]] * len(endpoints)
+            return [seen.get(endpoint.slot, least)[1] for endpoint in endpoints]
+        keys, held = request.prefix, []
+        for endpoint in endpoints:
+            blocks, tokens = seen.get(endpoint.slot, least)
+            if blocks and (residency := residencies.get(endpoint.slot)) is not None:
+                tokens = residency.held(keys, blocks, tokens)
+            held.append(tokens)
+        return held
+
+    def _uses(self, endpoint: Endpoint, request: InferenceRequest, answer_tokens: int) -> None:
+        """The endpoint has the request's prompt in its cache, and so much of an answer."""
+        residency = self._residencies.get(endpoint.slot)
+        capacity = None if endpoint.metrics is None else endpoint.metrics.kv_capacity_tokens
+        if capacity and (residency is None or residency.capacity_tokens != capacity):
+            residency = self._residencies[endpoint.slot] = Residency(capacity)
+        if residency is not None:
+            tokens = request.prompt_tokens + answer_tokens
+            residency.use(request.prefix, tokens, request.prompt_tokens / request.prompt_bytes)
 
     def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:
         """Index of the choice, and how many candidates were tied at the lowest cost."""

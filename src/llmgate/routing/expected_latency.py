@@ -60,6 +60,8 @@ class ExpectedLatency(Router):
         check("waiting_tokens", self.waiting_tokens, most=1e9)
         check("tie_margin", self.tie_margin, most=1)
         self._engines: dict[Endpoint, EngineState] = {}
+        # the candidates of the last request, a tuple of the pool's that mostly is that of the next, and their engines
+        self._aligned: tuple[Sequence[Endpoint], Sequence[EngineState]] = (), ()
         self._corrections: dict[Endpoint, tuple[Correction, Correction]] = {}  # of predicted TTFT and TPOT
         self._lines: dict[tuple[object, ...], tuple[Line, Line]] = {}  # prefill and step, of engines that are alike
 
@@ -70,21 +72,26 @@ class ExpectedLatency(Router):
         whole, e2e, harm = self.ttft_weight + self.e2e_weight, self.e2e_weight * output, self.prefill_harm
         own_step, beside_step = mine * (self.e2e_weight + self.occupancy) * output, mine * self.decode_harm
         taken = whole + self.occupancy
-        engines, waiting = self._engines, self.waiting_tokens
-        uncached = prefill_work(prompt, prompt)
+        if endpoints is not self._aligned[0]:
+            self._aligned = endpoints, [self.engine(endpoint) for endpoint in endpoints]
+        last, uncached, work = 0, prompt, prefill_work(prompt, prompt)
         costs = []
-        for endpoint, held in zip(endpoints, cached, strict=True):
-            engine = engines.get(endpoint)
-            if engine is None or engine.spec is not endpoint.spec:
-                engine = self.engine(endpoint)
-            engine.look(endpoint, now, waiting)
+        for endpoint, engine, held in zip(endpoints, self._aligned[1], cached, strict=True):
+            if (
+                engine.revision != endpoint.load.revision
+                or engine.metrics is not endpoint.metrics
+                or now >= engine.seen_until
+            ):
+                engine.look(endpoint, now, self.waiting_tokens)
+            if held != last:  # most hold as much of it as the one before
+                last, uncached = held, prompt - held
+                work = prefill_work(uncached if uncached > 1 or not held else 1, prompt)
             there, left, slope = engine.requests, engine.left_tokens, engine.step_slope
-            work = uncached if not held else prefill_work(prompt - held if prompt > held else 1, prompt)
             ahead = engine.busy_until - now
             if ahead < engine.least_ahead:
                 ahead = engine.least_ahead
-            if prompt - held > engine.room_tokens:
-                ahead += self._until_room(engine, prompt - held, output, mine)
+            if uncached > engine.room_tokens:
+                ahead += self._until_room(engine, uncached, output, mine)
             costs.append(
                 engine.share
                 * (
@@ -172,6 +179,7 @@ class ExpectedLatency(Router):
             engine.ended(request, now)
 
     def removed(self, endpoint: Endpoint) -> None:
+        self._aligned = (), ()
         self._engines.pop(endpoint, None)
         self._corrections.pop(endpoint, None)
 
