@@ -1,6 +1,6 @@
 """What one request costs inside the process: the real gateway between sockets that are not there.
 
-    python -m benchmarks.inprocess [--kb 1] [--endpoints 8] [--profile]
+    python -m benchmarks.inprocess [--kb 1] [--endpoints 8] [--policy expected-latency] [--profile]
 
 The kernel, uvloop's streams and the load generator are left out, so a change of a microsecond shows where
 `benchmarks.overhead` would need many rounds. Compare two runs on the same machine; the best of `--rounds` is printed.
@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from benchmarks.overhead.fake_engines import Answers
 from llmgate.config import from_data
 from llmgate.gateway.protocol import GatewayProtocol
+from llmgate.routing.registry import DEFAULT
 from llmgate.runtime import Gateway
 from llmgate.upstream.connection import Connection
 from llmgate.upstream.native import NativeClient
@@ -78,7 +79,7 @@ class NoNetwork(NativeClient):
 
     async def _connect(self, target: object, pool: Pool, timeout: float) -> Connection:
         loop = asyncio.get_running_loop()
-        answer = Answers(0, 0.0).whole
+        answer = Answers(100, 0.0).whole
         connection = Connection(loop, pool)
         connection.connection_made(NoSocket(lambda: loop.call_soon(connection.data_received, answer)))
         return connection
@@ -116,10 +117,11 @@ class Load:
         self._protocol.data_received(self._sent[self._number - 1])
 
 
-async def main(kb: int, endpoints: int, rounds: int, profile: bool) -> None:
+async def main(kb: int, endpoints: int, policy: str, rounds: int, profile: bool) -> None:
     urls = [{"url": f"http://127.0.0.1:{9100 + number}", "models": ["m"]} for number in range(endpoints)]
     ports = {"host": "127.0.0.1", "port": 0}
-    gateway = Gateway(from_data({"server": ports, "admin": ports, "endpoints": urls}, "benchmark"))
+    settings = {"server": ports, "admin": ports, "endpoints": urls, "router": {"policy": policy}}
+    gateway = Gateway(from_data(settings, "benchmark"))
     for endpoint in gateway.pool:
         endpoint.health.probe_passed()
     gateway.app._proxy._client = NoNetwork()
@@ -147,7 +149,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kb", type=int, default=1, help="size of the prompt (default: 1)")
     parser.add_argument("--endpoints", type=int, default=8, help="(default: 8)")
+    parser.add_argument("--policy", default=DEFAULT, help=f"(default: {DEFAULT})")
     parser.add_argument("--rounds", type=int, default=6, help="of 4,000 requests each (default: 6)")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, function by function")
     args = parser.parse_args()
-    uvloop.run(main(args.kb, args.endpoints, args.rounds, args.profile))
+    uvloop.run(main(args.kb, args.endpoints, args.policy, args.rounds, args.profile))
