@@ -57,7 +57,6 @@ class EngineState:
         "prefill_fixed",
         "prefill_slope",
         "requests",
-        "revision",
         "room_tokens",
         "seen_until",
         "share",
@@ -65,6 +64,7 @@ class EngineState:
         "step",
         "step_seconds",
         "step_slope",
+        "terms",
         "used_tokens",
     )
 
@@ -72,9 +72,9 @@ class EngineState:
         self.prefill = prefill
         self.step = step
         self.spec: EndpointSpec | None = None  # by which the two were chosen
-        self.revision = -1  # of the load, when it was last looked at
-        self.metrics: EndpointMetrics | None = None  # then, too
+        self.metrics: EndpointMetrics | None = None  # when it was last looked at
         self.seen_until = -inf
+        self.terms: tuple[float, ...] = ()  # what the policy made of what was seen
         self.busy_until = 0.0
         self.computed = 0.0  # seconds of prefill that it has done: they stall the decoding of others
         self._open: dict[InferenceRequest, _Open] = {}
@@ -90,10 +90,10 @@ class EngineState:
         self.seen_until = -inf
 
     def look(self, endpoint: Endpoint, now: float, waiting_tokens: float) -> None:
-        """Work out what only changes with the endpoint's load and readings. It need not be done again for the same
-        `revision` of the load and the same `metrics` before `seen_until`."""
+        """Work out what only changes with the endpoint's load and readings. It need not be done again before
+        `seen_until` for the same `metrics`: what is booked there, and what ends, puts an end to that time."""
         load, metrics = endpoint.load, endpoint.metrics
-        self.revision, self.metrics = load.revision, metrics
+        self.metrics = metrics
         self.seen_until = now + LOOK_SECONDS
         factor, line = self.prefill.factor_at(now), self.prefill.line
         self.prefill_fixed, self.prefill_slope = factor * line.fixed, factor * line.slope
@@ -120,6 +120,7 @@ class EngineState:
         return len(self._open)
 
     def booked(self, request: InferenceRequest, now: float) -> None:
+        self.seen_until = -inf
         prompt = request.prompt_tokens
         work = prefill_work(max(prompt - request.cached_tokens, 1), prompt)
         seconds = self.prefill.factor_at(now) * self.prefill.line.slope * work
@@ -174,6 +175,7 @@ class EngineState:
         self.step.learn(load, max(took - stalled, 0.2 * took) / (usage.completion_tokens - 1), now)
 
     def ended(self, request: InferenceRequest, now: float) -> None:
+        self.seen_until = -inf
         mine = self._open.pop(request, None)
         if mine is None:
             return

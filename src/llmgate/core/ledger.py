@@ -66,7 +66,6 @@ class Charge:
         self._kv = kv = prefill + decode
         load.kv_tokens += kv
         load.recent_tokens += kv
-        load.revision += 1
         self._output = output
         self._produced = 0
         self._revise_at = REVISE_TOKENS
@@ -108,7 +107,6 @@ class Charge:
         load = self._load
         load.decode_tokens += left - self._decode
         load.kv_tokens += room - self._kv
-        load.revision += 1
         self._decode, self._kv = left, room
         self._revise_at = produced + max(REVISE_TOKENS, produced // 4)
 
@@ -148,7 +146,6 @@ class Ledger:
         load.decode_tokens -= charge._decode
         load.kv_tokens -= charge._kv
         load.context_tokens -= charge.prompt_tokens
-        load.revision += 1
         charge._prefill = charge._decode = 0
         self.open_charges -= 1
         self.causes[cause] += 1

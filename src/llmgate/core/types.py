@@ -137,20 +137,9 @@ class Load:
 
     `recent_tokens` is all tokens booked lately, each fading with a time constant of RECENT_SECONDS: it tells apart two
     endpoints that are equally idle now but did not do equal work. The pool lets it fade, about once a second.
-
-    `revision` is another number whenever something was booked, settled or revised: what was worked out from a load can
-    be kept until then. That an answer comes along, and that tokens fade, does not count.
     """
 
-    __slots__ = (
-        "context_tokens",
-        "decode_tokens",
-        "kv_tokens",
-        "prefill_tokens",
-        "recent_tokens",
-        "requests",
-        "revision",
-    )
+    __slots__ = ("context_tokens", "decode_tokens", "kv_tokens", "prefill_tokens", "recent_tokens", "requests")
 
     RECENT_SECONDS = 60.0
 
@@ -161,7 +150,6 @@ class Load:
         self.kv_tokens = 0
         self.context_tokens = 0
         self.recent_tokens = 0.0
-        self.revision = 0
 
     @property
     def tokens(self) -> int:

@@ -67,48 +67,58 @@ class ExpectedLatency(Router):
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         endpoints, cached, now = candidates
-        prompt, output = request.prompt_tokens, request.expected_output_tokens
-        mine = decode_load(1.0, prompt + 0.5 * output)
-        whole, e2e, harm = self.ttft_weight + self.e2e_weight, self.e2e_weight * output, self.prefill_harm
-        own_step, beside_step = mine * (self.e2e_weight + self.occupancy) * output, mine * self.decode_harm
-        taken = whole + self.occupancy
         if endpoints is not self._aligned[0]:
             self._aligned = endpoints, [self.engine(endpoint) for endpoint in endpoints]
+        prompt, output = request.prompt_tokens, request.expected_output_tokens
+        mine = decode_load(1.0, prompt + 0.5 * output)
+        own = mine * output
         last, uncached, work = 0, prompt, prefill_work(prompt, prompt)
         costs = []
         for endpoint, engine, held in zip(endpoints, self._aligned[1], cached, strict=True):
-            if (
-                engine.revision != endpoint.load.revision
-                or engine.metrics is not endpoint.metrics
-                or now >= engine.seen_until
-            ):
-                engine.look(endpoint, now, self.waiting_tokens)
+            if now >= engine.seen_until or engine.metrics is not endpoint.metrics:
+                self._look(engine, endpoint, now)
             if held != last:  # most hold as much of it as the one before
                 last, uncached = held, prompt - held
                 work = prefill_work(uncached if uncached > 1 or not held else 1, prompt)
-            there, left, slope = engine.requests, engine.left_tokens, engine.step_slope
             ahead = engine.busy_until - now
             if ahead < engine.least_ahead:
                 ahead = engine.least_ahead
             if uncached > engine.room_tokens:
                 ahead += self._until_room(engine, uncached, output, mine)
+            per_work, per_second, fixed, per_token, per_own, per_beside = engine.terms
+            left = engine.left_tokens
+            beside = mine * (left if left < output else output)
             costs.append(
-                engine.share
-                * (
-                    (taken + there * harm) * engine.prefill_slope * work
-                    + whole * (engine.prefill_fixed + ahead)
-                    + e2e * engine.step_seconds
-                    + slope * (own_step + there * (left if left < output else output) * beside_step)
-                )
+                per_work * work
+                + per_second * ahead
+                + fixed
+                + per_token * output
+                + per_own * own
+                + per_beside * beside
             )
         return costs if request.slo is None else self._within(request.slo, request, candidates, costs)
+
+    def _look(self, engine: EngineState, endpoint: Endpoint, now: float) -> None:
+        """Sum up the cost for whatever request comes: what of it is to be multiplied by its work, the seconds ahead, 1,
+        its output, its load on the steps of its own output, and on those of others beside it."""
+        engine.look(endpoint, now, self.waiting_tokens)
+        share, there, slope = engine.share, engine.requests, engine.share * engine.step_slope
+        whole = self.ttft_weight + self.e2e_weight
+        engine.terms = (
+            share * engine.prefill_slope * (whole + self.occupancy + there * self.prefill_harm),
+            share * whole,
+            share * whole * engine.prefill_fixed,
+            share * self.e2e_weight * engine.step_seconds,
+            slope * (self.e2e_weight + self.occupancy),
+            slope * there * self.decode_harm,
+        )
 
     def predict(self, request: InferenceRequest, endpoint: Endpoint, cached_tokens: int, now: float) -> Prediction:
         """By the same terms as the cost, without its weights and the caution of a slow start; corrected by what came of
         earlier predictions. Steps are put off by the prompts that will come: the part of the time for which the
         engine has computed prompts of late."""
         engine = self.engine(endpoint)
-        engine.look(endpoint, now, self.waiting_tokens)
+        self._look(engine, endpoint, now)
         prompt, output = request.prompt_tokens, request.expected_output_tokens
         uncached = prompt - cached_tokens
         room = uncached <= engine.room_tokens
