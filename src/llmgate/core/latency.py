@@ -33,6 +33,8 @@ _LEAST = 0.02  # of the prior: neither part of a line falls below
 _FACTORS = (0.05, 50.0)
 MOST = 1e9
 """Seconds, and work or load: an observation of more makes no sense."""
+_MOMENT = 0.05
+"""Seconds. Learning costs as much as choosing an endpoint, and there may be thousands of answers a second."""
 _RETURN_SECONDS = 300.0
 """In which a factor goes back to 1 if nothing is observed: then its engine is as its like are."""
 
@@ -55,8 +57,8 @@ class Line:
     def __call__(self, x: float) -> float:
         return self.fixed + self.slope * x
 
-    def learn(self, x: float, seconds: float, now: float) -> None:
-        """`seconds` were taken by `x`. Anything that makes no sense is ignored."""
+    def learn(self, x: float, seconds: float, now: float, observations: int = 1) -> None:
+        """`seconds` were taken by `x`, on average of so many observations. Anything that makes no sense is ignored."""
         if not (0.0 <= x < MOST and 0.0 < seconds < MOST):
             return
         ff, fs, ss = self._ff, self._fs, self._ss
@@ -68,7 +70,7 @@ class Line:
         expected = self.fixed + self.slope * x
         one, each = 1.0 / expected, x / expected  # from here on everything is relative to what was expected
         gain_f, gain_s = ff * one + fs * each, fs * one + ss * each
-        variance = max(gain_f * one + gain_s * each, 0.0) + _NOISE * _NOISE
+        variance = max(gain_f * one + gain_s * each, 0.0) + _NOISE * _NOISE / observations
         limit = _CLIP * sqrt(variance)
         error = min(max(seconds / expected - 1.0, -limit), limit)
         gain_f /= variance
@@ -91,14 +93,15 @@ one engine slowed to half."""
 class Speed:
     """One engine's: `factor` times the line that it shares with those like it."""
 
-    __slots__ = ("_at", "_followed", "_variance", "factor", "line")
+    __slots__ = ("_at", "_followed", "_observations", "_seconds", "_variance", "_x", "factor", "line")
 
     def __init__(self, line: Line) -> None:
         self.line = line
         self.factor = 1.0
         self._followed = 1.0  # the factor as observed
         self._variance = _FACTOR_DOUBT**2
-        self._at: float | None = None  # of the last observation
+        self._at: float | None = None  # of the last observation that was learnt from
+        self._observations, self._x, self._seconds = 0, 0.0, 0.0  # since then: how many, and their sums
 
     def __call__(self, x: float) -> float:
         return self.factor * (self.line.fixed + self.line.slope * x)
@@ -112,9 +115,17 @@ class Speed:
         return factor + (1.0 - factor) * min((now - at) / _RETURN_SECONDS, 1.0)
 
     def learn(self, x: float, seconds: float, now: float) -> None:
-        """`seconds` were taken by `x`. Anything that makes no sense is ignored."""
+        """`seconds` were taken by `x`. Anything that makes no sense is ignored. What comes within a moment is learnt
+        from as one observation."""
         if not (0.0 <= x < MOST and 0.0 < seconds < MOST):
             return
+        self._observations = observations = self._observations + 1
+        self._x += x
+        self._seconds += seconds
+        if self._at is not None and 0.0 <= now - self._at < _MOMENT:
+            return
+        x, seconds = self._x / observations, self._seconds / observations
+        self._observations, self._x, self._seconds = 0, 0.0, 0.0
         factor, variance = self._followed, self._variance
         if self._at is not None:
             passed = max(now - self._at, 0.0)
@@ -122,11 +133,11 @@ class Speed:
             variance = min(variance + _FACTOR_WALK * _FACTOR_WALK * passed, _FACTOR_DOUBT**2)
         self._at = now
         expected = self.line(x)
-        uncertain = variance / (factor * factor) + _NOISE * _NOISE
+        uncertain = variance / (factor * factor) + _NOISE * _NOISE / observations
         limit = _CLIP * sqrt(uncertain)
         error = min(max(seconds / (factor * expected) - 1.0, -limit), limit)
         gain = variance / (factor * factor) / uncertain
-        self.line.learn(x, seconds / factor, now)
+        self.line.learn(x, seconds / factor, now, observations)
         self._followed = factor = min(max(factor * (1.0 + gain * error), _FACTORS[0]), _FACTORS[1])
         self.factor = factor / ALIKE if factor > ALIKE else factor * ALIKE if factor * ALIKE < 1.0 else 1.0
         self._variance = variance * (1.0 - gain)

@@ -145,7 +145,8 @@ class EndpointPool:
         When none is left, those that were ejected only for bad answers: the engine's own error tells the client more
         than a 503 of ours, and a false ejection of the last endpoint would be an outage of our making.
         """
-        self.refresh(now)
+        if now >= self._next_tick:
+            self._tick(now)
         ready = self._ready.get(model)
         if ready is None:
             members = [e for e in self if model in e.models and not e.draining]

@@ -6,7 +6,7 @@ for one; a whole answer with an edit; one that comes in pieces; one that has com
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from llmgate.core.errors import StreamRefused, UpstreamError
 from llmgate.core.ledger import Charge
@@ -27,16 +27,17 @@ STREAM_HEADERS = (b"content-length", b"content-type", b"cache-control", b"x-acce
 """What an engine says of a stream, and does not say of a whole answer."""
 
 
-async def relay(
+def relay(
     exchange: Exchange,
     charge: Charge,
     response: UpstreamResponse,
+    chunk: bytes,
     scheduler: Scheduler,
     clock: Callable[[], float],
-) -> None:
-    """Pass the answer on as it comes. Its head waits for its first byte: until then another endpoint can serve."""
+) -> Awaitable[None] | None:
+    """Pass on the answer, of which `chunk` is the first that came; what is left to be awaited, as more will come. The
+    head goes out with it and not before: until then another endpoint can serve."""
     client = exchange.client
-    chunk = await response.read()
     if chunk.startswith(STREAM_ERROR) and stream_refusal(chunk) in BUSY_STATUSES:
         raise StreamRefused("The engine is full.")
     headers = response_headers(response.headers, _own_headers(exchange, charge.endpoint))
@@ -50,36 +51,16 @@ async def relay(
         meter = SseMeter(exchange.spec.usage_at_start)
         charge.prefill_done()
         if edits is not None and edits.assembly is not None:
-            await _put_together(exchange, charge, response, headers, chunk, meter, edits)
-            return
-        exchange.meter = meter
-        take = _stream_taker(exchange, charge, meter)
-        # without its length, if it has one: should it break, there must be room for an error event
-        headers = [header for header in headers if header[0] != b"content-length"]
-        charge.progress(meter.feed(chunk))
-        if exchange.editor is not None:
-            chunk = exchange.editor.feed(chunk)
-        await _pass_on(exchange, response, headers, chunk, take)
-        spec, request = exchange.spec, charge.request
-        exchange.usage = meter.usage() or Usage(
-            request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
-        )
-    elif edits is not None and edits.answer and content_type.startswith(b"application/json"):
-        await _pass_on_edited(exchange, response, headers, chunk, edits)
-    elif not response.ended:
-        tail = UsageTail()
-        tail.keep(chunk)
-
-        def keep(piece: bytes) -> bool:
-            tail.keep(piece)
-            return client.write(piece, True)
-
-        await _pass_on(exchange, response, headers, chunk, keep)
-        exchange.usage = tail.usage()
-    else:
-        exchange.begun = exchange.ended = True
-        client.respond(response.status, headers, chunk, False)
-        exchange.usage = whole_usage(chunk)
+            return _put_together(exchange, charge, response, headers, chunk, meter, edits)
+        return _stream(exchange, charge, response, headers, chunk, meter)
+    if edits is not None and edits.answer and content_type.startswith(b"application/json"):
+        return _pass_on_edited(exchange, response, headers, chunk, edits)
+    if not response.ended:
+        return _pass_on_pieces(exchange, response, headers, chunk)
+    exchange.begun = exchange.ended = True
+    exchange.drained = client.respond(response.status, headers, chunk, False)
+    exchange.usage = whole_usage(chunk)
+    return None
 
 
 def begin_early(exchange: Exchange) -> list[Header] | None:
@@ -118,6 +99,42 @@ def _stream_taker(exchange: Exchange, charge: Charge, meter: SseMeter) -> Callab
         return client.write(editor.feed(piece), True)
 
     return take_edited
+
+
+async def _stream(
+    exchange: Exchange,
+    charge: Charge,
+    response: UpstreamResponse,
+    headers: list[Header],
+    first: bytes,
+    meter: SseMeter,
+) -> None:
+    exchange.meter = meter
+    take = _stream_taker(exchange, charge, meter)
+    # without its length, if it has one: should it break, there must be room for an error event
+    headers = [header for header in headers if header[0] != b"content-length"]
+    charge.progress(meter.feed(first))
+    if exchange.editor is not None:
+        first = exchange.editor.feed(first)
+    await _pass_on(exchange, response, headers, first, take)
+    spec, request = exchange.spec, charge.request
+    exchange.usage = meter.usage() or Usage(
+        request.prompt_tokens if spec.prompt else 0, meter.counted_tokens(spec.framing), counted=True
+    )
+
+
+async def _pass_on_pieces(
+    exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes
+) -> None:
+    client, tail = exchange.client, UsageTail()
+    tail.keep(first)
+
+    def keep(piece: bytes) -> bool:
+        tail.keep(piece)
+        return client.write(piece, True)
+
+    await _pass_on(exchange, response, headers, first, keep)
+    exchange.usage = tail.usage()
 
 
 async def _put_together(

@@ -33,6 +33,7 @@ class Exchange:
     begun = False  # the head of an answer has gone to the client
     kept = False  # something of an answer has come: no other endpoint is asked any more
     ended = False  # the last byte of an answer has been handed to the client
+    drained = False  # and it took it at once: there is nothing to wait for
     meter: SseMeter | None = None  # of a streamed answer
     editor: EventEditor | None = None  # of the same, if something is changed in it
     unable: Collection[Endpoint] = ()  # engines that have no path for this kind of request

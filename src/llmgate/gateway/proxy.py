@@ -148,7 +148,8 @@ class Proxy:
                 exchange.client = kept = KeptAlive(client, self._settings.keep_alive, begin, spec.dialect)
             while not await self._attempt(exchange):
                 pass
-            await client.drained()  # with nothing booked: the engine has done its part
+            if not exchange.drained:
+                await client.drained()  # with nothing booked: the engine has done its part
         except asyncio.CancelledError:
             if client.gone and not exchange.ended:
                 exchange.status = CLIENT_CLOSED_REQUEST
@@ -210,9 +211,11 @@ class Proxy:
                 if self._may_go_on(exchange, status):
                     self._metrics.retried(charge.endpoint.name, f"status_{status}")
                     return False
-                await relay(exchange, charge, response, self._scheduler, self._clock)
-            else:
-                await relay(exchange, charge, response, self._scheduler, self._clock)
+            chunk = response.take() or await response.read()
+            rest = relay(exchange, charge, response, chunk, self._scheduler, self._clock)
+            if rest is not None:
+                await rest
+            if status not in RETRYABLE_STATUSES:
                 cause = TerminationCause.COMPLETED
                 verdict = Verdict.GOOD if exchange.status < 400 else Verdict.NEUTRAL
             return True

@@ -96,6 +96,10 @@ class UpstreamResponse(Protocol):
         """
         ...
 
+    def take(self) -> bytes:
+        """What read() would give at once; b"" if it would have to wait, or the body has ended."""
+        ...
+
     async def pump(self, take: Take, drained: Callable[[], Awaitable[None]]) -> None:
         """Give the body to `take` piece by piece until it has ended well; the same errors as `read`.
 

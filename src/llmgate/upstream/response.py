@@ -78,6 +78,9 @@ class NativeResponse:
         "status",
     )
 
+    # the parser asks each answer for its callbacks, and an AttributeError costs as much as parsing a header
+    on_status = on_chunk_header = on_chunk_complete = None
+
     def __init__(self, line: Line, idle: float, no_body: bool = False) -> None:
         self.status = 0  # 0 until the head is complete
         self.headers: list[tuple[bytes, bytes]] = []
@@ -126,6 +129,12 @@ class NativeResponse:
                 raise RuntimeError("another read() is waiting")
             self._waiter = waiter = self._line.wait(self._idle)  # type: ignore[union-attr]  # closing sets `error`
             await waiter
+        return self.take()
+
+    def take(self) -> bytes:
+        parts = self._parts
+        if not parts:
+            return b""
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self._buffered = 0
