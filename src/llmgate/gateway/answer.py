@@ -123,9 +123,7 @@ async def _stream(
     )
 
 
-async def _pass_on_pieces(
-    exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes
-) -> None:
+async def _pass_on_pieces(exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes) -> None:
     client, tail = exchange.client, UsageTail()
     tail.keep(first)
 

@@ -89,12 +89,7 @@ class ExpectedLatency(Router):
             left = engine.left_tokens
             beside = mine * (left if left < output else output)
             costs.append(
-                per_work * work
-                + per_second * ahead
-                + fixed
-                + per_token * output
-                + per_own * own
-                + per_beside * beside
+                per_work * work + per_second * ahead + fixed + per_token * output + per_own * own + per_beside * beside
             )
         return costs if request.slo is None else self._within(request.slo, request, candidates, costs)
 
