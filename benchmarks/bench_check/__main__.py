@@ -1,6 +1,6 @@
-"""Is `llmgate bench` right? The same closed loop on the same server by it and by guidellm, side by side.
+"""Is `llmgate bench` right? The same load on the same server by it and by guidellm, side by side.
 
-    python -m benchmarks.bench_check [--url URL] [--concurrency 4] [--requests 80] [--rounds 3] [--json FILE]
+    python -m benchmarks.bench_check [--url URL] [--rate 3 | --concurrency 4] [--requests 80] [--rounds 3] [--json FILE]
 
 guidellm (PyPI) is installed into a virtual environment of its own the first time: 6 GB, since it needs torch. Without
 `--url` a simulated engine is started, in real time. The two take turns, `--rounds` times; figures are medians of the
@@ -24,7 +24,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks.bench_check.tools import FIGURES, Closed, Figures, guidellm, llmgate
+from benchmarks.bench_check.tools import FIGURES, Figures, Load, guidellm, llmgate
 
 PORT = 9600
 TARGET = 0.05  # how far the means may be apart
@@ -34,7 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="of a server that runs already, without /v1")
     parser.add_argument("--profile", default="h100:llama-3.1-8b", help="of the simulated engine (%(default)s)")
-    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--concurrency", type=int, default=4, help="of a closed loop (%(default)s)")
+    parser.add_argument("--rate", type=float, help="of an open loop with requests at even times, a second")
     parser.add_argument("--requests", type=int, default=80)
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--output-tokens", type=int, default=128)
@@ -44,14 +45,15 @@ def main() -> None:
     args = parser.parse_args()
     args.home.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext(args.url) if args.url else sim_engine(args.profile) as url:
-        load = Closed(url, model_of(url), args.concurrency, args.requests, args.prompt_tokens, args.output_tokens)
+        lengths = args.prompt_tokens, args.output_tokens
+        load = Load(url, model_of(url), args.concurrency, args.rate, args.requests, *lengths)
         theirs, ours = rounds(load, args.rounds, args.home)
     show(load, theirs, ours)
     if args.json:
         args.json.write_text(json.dumps({"guidellm": theirs, "llmgate": ours}, indent=2) + "\n")
 
 
-def rounds(load: Closed, count: int, home: Path) -> tuple[Figures, Figures]:
+def rounds(load: Load, count: int, home: Path) -> tuple[Figures, Figures]:
     """Medians over the rounds: guidellm's and ours."""
     taken: list[tuple[Figures, Figures]] = []
     for seed in range(count):
@@ -65,8 +67,8 @@ def medians(rounds: tuple[Figures, ...]) -> Figures:
     return {name: median(each[name] for each in rounds) for name in FIGURES}
 
 
-def show(load: Closed, theirs: Figures, ours: Figures) -> None:
-    title = f"{load.concurrency} in flight, {load.requests} requests of about {load.output_tokens} output tokens"
+def show(load: Load, theirs: Figures, ours: Figures) -> None:
+    title = f"{load.kind}, {load.requests} requests of about {load.output_tokens} output tokens"
     table = Table("mean", *(Column(name, justify="right") for name in ("guidellm", "llmgate", "apart")), title=title)
     for name in FIGURES:
         apart = ours[name] / theirs[name] - 1

@@ -27,15 +27,21 @@ Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
-    """A closed loop."""
+class Load:
+    """A closed loop, or an open one that sends at even times."""
 
     url: str
     model: str
     concurrency: int
+    rate: float | None  # requests/s of an open loop
     requests: int
     prompt_tokens: int
     output_tokens: int  # mean; between half and one and a half of it
+
+    @property
+    def kind(self) -> str:
+        """In words."""
+        return f"{self.concurrency} in flight" if self.rate is None else f"one each {1 / self.rate:g} s"
 
     @property
     def outputs(self) -> tuple[int, int]:
@@ -47,7 +53,7 @@ Lengths = list[tuple[int, int]]
 """Prompt and output tokens of each request, by the server's count."""
 
 
-def guidellm(load: Closed, seed: int, home: Path) -> tuple[Figures, Lengths]:
+def guidellm(load: Load, seed: int, home: Path) -> tuple[Figures, Lengths]:
     """Means of the requests that succeeded, and their lengths in the order of sending.
 
     `seed` decides lengths and texts: the same one again would find its prompts in the engine's cache. guidellm's ITL is
@@ -55,12 +61,13 @@ def guidellm(load: Closed, seed: int, home: Path) -> tuple[Figures, Lengths]:
     """
     output = home / "guidellm.json"
     low, high = load.outputs
+    profile = f"kind=concurrent,streams={load.concurrency}" if load.rate is None else f"kind=constant,rate={load.rate}"
     outputs = f"output_tokens={load.output_tokens},output_tokens_min={low},output_tokens_max={high}"
     _run(
         [
             *(str(environment(home, GUIDELLM) / "guidellm"), "run", "--disable-console"),
             *("--backend", f"kind=openai_http,target={load.url},model={load.model}"),
-            *("--profile", f"kind=concurrent,streams={load.concurrency}"),
+            *("--profile", profile),
             *("--constraint", f"kind=max_requests,count={load.requests}"),
             *("--tokenizer", f"kind=hf_auto,model={find_tokenizer(EMBEDDED)}"),
             *(
@@ -93,18 +100,19 @@ def guidellm(load: Closed, seed: int, home: Path) -> tuple[Figures, Lengths]:
     return figures, [(each["prompt_tokens"], each["output_tokens"]) for each in sent]
 
 
-def llmgate(load: Closed, lengths: Lengths, home: Path) -> Figures:
+def llmgate(load: Load, lengths: Lengths, home: Path) -> Figures:
     """Means of the requests that succeeded, which are of these lengths and in this order."""
     output, trace = home / "llmgate.json", home / "lengths.jsonl"
     lines = (
-        {"timestamp": 0, "input_length": prompt, "output_length": output, "hash_ids": _fresh(n, prompt)}
+        {"timestamp": 1000 * n / load.rate if load.rate else 0, "input_length": prompt, "output_length": output, "hash_ids": _fresh(n, prompt)}
         for n, (prompt, output) in enumerate(lengths)
     )
     trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
     _run(
         [
             *(sys.executable, "-m", "llmgate", "bench", load.url, "--model", load.model, "--json", str(output)),
-            *("--concurrency", str(load.concurrency), "--trace", str(trace)),
+            *(("--concurrency", str(load.concurrency)) if load.rate is None else ("--rate-scale", "1")),
+            *("--trace", f"{trace}:tick_s=0"),
         ],
     )
     result = json.loads(output.read_text())
