@@ -104,7 +104,12 @@ def llmgate(load: Load, lengths: Lengths, home: Path) -> Figures:
     """Means of the requests that succeeded, which are of these lengths and in this order."""
     output, trace = home / "llmgate.json", home / "lengths.jsonl"
     lines = (
-        {"timestamp": 1000 * n / load.rate if load.rate else 0, "input_length": prompt, "output_length": output, "hash_ids": _fresh(n, prompt)}
+        {
+            "timestamp": 1000 * n / load.rate if load.rate else 0,
+            "input_length": prompt,
+            "output_length": output,
+            "hash_ids": _fresh(n, prompt),
+        }
         for n, (prompt, output) in enumerate(lengths)
     )
     trace.write_text("".join(json.dumps(line) + "\n" for line in lines))

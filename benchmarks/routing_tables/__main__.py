@@ -1,6 +1,7 @@
 """All policies, peers' rules (benchmarks/peers) and the oracle, side by side in virtual time:
 
-    python -m benchmarks.routing_tables [--scene NAME …] [--load 0.8 …] [--seeds 5] [--jobs 2] [--docs PAGE]
+    python -m benchmarks.routing_tables [--scene NAME …] [--load 0.8 …] [--capacity ROW …] [--seeds 5] [--jobs 2]
+        [--docs PAGE]
 
 Three scenes (scenes.py) at 60, 80 and 95 % of the rate at which least-connections still meets the relative objective
 for 90 % of the requests (first token within 2 s, or within twice what the prompt alone takes). Each run is kept below
@@ -18,9 +19,9 @@ from pathlib import Path
 import click
 
 from benchmarks.peers import PEERS
-from benchmarks.routing_tables.cells import BASELINE, KV_EVENTS, Cell, Figures, capacity, figures
+from benchmarks.routing_tables.cells import BASELINE, KV_EVENTS, Capacities, Cell, Figures, capacity, figures, rates
 from benchmarks.routing_tables.scenes import SCENES, workload
-from benchmarks.routing_tables.tables import Samples, standing, table
+from benchmarks.routing_tables.tables import Samples, capacity_table, ratios, standing, table
 from llmgate.routing import registry
 
 ORACLE = "oracle"
@@ -35,6 +36,10 @@ STANDING = (
     "By mean TTFT: 0 % is as good as the best of the peers' rules there, 100 % as good as the oracle, below 0 % worse "
     "than the best peer; – where the oracle, which is greedy, is itself no better than the best peer."
 )
+CAPACITY = (
+    "Requests a second at which 90 % still meet the relative objective (seed 0), and what part that is of the best "
+    "peer's among these."
+)
 Results = Mapping[tuple[str, float], Mapping[str, Samples]]
 """(scene, load) → row → figure → by seed."""
 
@@ -42,12 +47,23 @@ Results = Mapping[tuple[str, float], Mapping[str, Samples]]
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
 @click.option("--scene", "scenes", multiple=True, type=click.Choice(list(SCENES)), default=list(SCENES))
 @click.option("--load", "loads", multiple=True, type=float, default=(0.6, 0.8, 0.95), help="Of the capacity.")
+@click.option("--capacity", "capacities", multiple=True, metavar="ROW", help="Find the capacity of this row, too.")
 @click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--home", type=click.Path(path_type=Path), default=Path.home() / ".cache/llmgate-tables")
 @click.option("--docs", type=click.Path(exists=True, path_type=Path), help="The page to write the tables into.")
-def main(scenes: Sequence[str], loads: Sequence[float], seeds: int, jobs: int, home: Path, docs: Path | None) -> None:
-    scales = {scene: capacity(scene, home) for scene in scenes}
+def main(
+    scenes: Sequence[str],
+    loads: Sequence[float],
+    capacities: Sequence[str],
+    seeds: int,
+    jobs: int,
+    home: Path,
+    docs: Path | None,
+) -> None:
+    if unknown := set(capacities) - set(ROWS):
+        raise click.BadParameter(f"there is no row {', '.join(sorted(unknown))}; there are: {', '.join(ROWS)}")
+    scales = {scene: capacity(scene, BASELINE, home) for scene in scenes}
     cells = [
         Cell(scene, row, load * scales[scene], seed)
         for scene in scenes
@@ -64,7 +80,7 @@ def main(scenes: Sequence[str], loads: Sequence[float], seeds: int, jobs: int, h
         for scene in scenes
         for load in loads
     }
-    text = page(results, scales, seeds)
+    text = page(results, scales, seeds, rates(scenes, capacities, home, jobs))
     if docs is None:
         click.echo(text)
         return
@@ -78,14 +94,21 @@ def _samples(runs: Sequence[Figures]) -> Samples:
     return {name: [run[name] for run in runs] for name in runs[0] if all(name in run for run in runs)}
 
 
-def page(results: Results, scales: Mapping[str, float], seeds: int) -> str:
+def page(results: Results, scales: Mapping[str, float], seeds: int, capacities: Capacities) -> str:
     """The part of the page that is written by this command."""
+    columns = {f"{scene} {load:.0%}": rows for (scene, load), rows in results.items()}
     parts = [
         f"{seeds} seeds; means over them, and paired 95 % intervals against {BASELINE}. " + LOADS + COLOURS,
         "### Between the best peer and the oracle",
         STANDING,
-        standing({f"{scene} {load:.0%}": rows for (scene, load), rows in results.items()}, PEERS, ORACLE),
+        standing(columns, PEERS, ORACLE),
+        "The same by p90 of TTFT:",
+        standing(columns, PEERS, ORACLE, "ttft.p90"),
+        f"What the figures of {registry.DEFAULT} are of the best peer's and of {BASELINE}'s:",
+        ratios(columns, PEERS, registry.DEFAULT, BASELINE, ORACLE),
     ]
+    if capacities:
+        parts += ["### Capacity", CAPACITY, capacity_table(capacities, PEERS)]
     for scene in dict.fromkeys(scene for scene, _ in results):
         requests, rate = workload(scene, 0).requests, _rate(scene) * scales[scene]
         parts.append(f"### {SCENES[scene].title}")

@@ -31,6 +31,8 @@ KV_EVENTS = {"expected-latency, KV events": "expected-latency"}
 """Rows whose engines tell what they cache, by the policy that they are of."""
 Figures = Mapping[str, float]
 """Of one run, by the names of sim/summary.py; `cpu_s` is what it took."""
+Capacities = Mapping[str, Mapping[str, float]]
+"""Row → scene → requests a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,31 @@ def figures(cells: Sequence[Cell], home: Path, jobs: int) -> dict[Cell, Figures]
     return {cell: json.loads(_path(cell, home).read_bytes()) for cell in cells}
 
 
-def capacity(scene: str, home: Path) -> float:
-    """Rate scale at which the baseline still serves 90 % of the requests within the relative objective (seed 0)."""
-    path = home / f"capacity-{scene}-{_fingerprint(scene, False)}.json"
+def capacity(scene: str, row: str, home: Path) -> float:
+    """Rate scale at which a row still serves 90 % of the requests within the relative objective (seed 0)."""
+    return _capacity((scene, row), home)["rate_scale"]
+
+
+def rates(scenes: Sequence[str], rows: Sequence[str], home: Path, jobs: int) -> Capacities:
+    """The same in requests a second, of each of the rows in each of the scenes."""
+    wanted = [(scene, row) for scene in scenes for row in rows]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        done = pool.map(_capacity, wanted, [home] * len(wanted))
+        found = list(track(done, "Finding capacities", total=len(wanted), console=Console(stderr=True)))
+    return {
+        row: {s: each["requests_per_s"] for (s, r), each in zip(wanted, found, strict=True) if r == row} for row in rows
+    }
+
+
+def _capacity(wanted: tuple[str, str], home: Path) -> Figures:
+    scene, row = wanted
+    path = home / f"capacity-{scene}-{row.replace(' ', '-')}-{_fingerprint(scene, row in PEERS)}.json"
     if not path.exists():
-        found = find_capacity(workload(scene, 0), SCENES[scene].fleet(), BASELINE)
+        cell = Cell(scene, row, 1.0, 0)
+        found = find_capacity(workload(scene, 0), SCENES[scene].fleet(), cell.policy, settings=cell.settings)
         _write(path, {"rate_scale": found.rate_scale, "requests_per_s": found.requests_per_s})
-    scale: float = json.loads(path.read_bytes())["rate_scale"]
-    return scale
+    kept: Figures = json.loads(path.read_bytes())
+    return kept
 
 
 def _run(cell: Cell, home: Path) -> None:

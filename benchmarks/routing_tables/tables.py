@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
@@ -10,9 +11,12 @@ from llmgate.sim.paired import Difference, difference
 Samples = Mapping[str, Sequence[float]]
 """Figure → its value for each seed."""
 
+Means = Mapping[str, float]
+
 COLUMNS = (  # heading, figure, format, factor
     ("TTFT mean, s", "ttft.mean", ".2f", 1.0),
     ("p50", "ttft.p50", ".2f", 1.0),
+    ("p90", "ttft.p90", ".2f", 1.0),
     ("p99", "ttft.p99", ".1f", 1.0),
     ("TPOT mean, ms", "tpot.mean", ".1f", 1000.0),
     ("E2E mean, s", "e2e.mean", ".1f", 1.0),
@@ -22,6 +26,7 @@ COLUMNS = (  # heading, figure, format, factor
     ("failed", "failed", ".0f", 1.0),
 )
 COMPARED = ("ttft.mean", "e2e.mean")  # with the baseline, pair by pair
+PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
 def table(rows: Mapping[str, Samples], baseline: str) -> str:
@@ -77,6 +82,51 @@ def standing(
             continue
         shares = [gap_closed(rows[name], rows[best[column]], rows[oracle]) for column, rows in means.items()]
         lines.append([name, *(_percent(share) for share in shares)])
+    return _markdown(lines)
+
+
+def ratios(
+    columns: Mapping[str, Mapping[str, Samples]], peers: Iterable[str], name: str, baseline: str, oracle: str
+) -> str:
+    """Parts that a policy's figures are of the best peer's, which is the one with the lowest mean TTFT, and of the
+    baseline's; a column for each scene and load."""
+    peers = list(peers)
+    best: list[str] = []
+    found: list[Mapping[str, float]] = []
+    for rows in columns.values():
+        means = {row: {figure: fmean(values) for figure, values in samples.items()} for row, samples in rows.items()}
+        best.append(min(peers, key=lambda row: means[row]["ttft.mean"]))
+        found.append(_ratios(means[name], means[best[-1]], means[baseline], means[oracle], baseline))
+    lines = [
+        [f"{name} / …", *columns],
+        ["---"] + ["---:"] * len(columns),
+        ["*best peer*", *(f"*{row}*" for row in best)],
+    ]
+    lines += [[label, *(f"{each[label]:.2f}" for each in found)] for label in found[0]]
+    return _markdown(lines)
+
+
+def _ratios(ours: Means, peer: Means, plain: Means, oracle: Means, baseline: str) -> Mapping[str, float]:
+    percentiles = [f"{figure}.{part}" for figure in ("ttft", "tpot", "e2e") for part in PERCENTILES]
+    return {
+        "mean TTFT, best peer": ours["ttft.mean"] / peer["ttft.mean"],
+        "*the oracle's mean TTFT, best peer*": oracle["ttft.mean"] / peer["ttft.mean"],
+        "p90 TTFT, best peer": ours["ttft.p90"] / peer["ttft.p90"],
+        "*the oracle's p90 TTFT, best peer*": oracle["ttft.p90"] / peer["ttft.p90"],
+        "mean E2E, best peer": ours["e2e.mean"] / peer["e2e.mean"],
+        "the worst percentile of TTFT, TPOT, E2E, best peer": max(ours[each] / peer[each] for each in percentiles),
+        f"p90 TTFT, {baseline}": ours["ttft.p90"] / plain["ttft.p90"],
+        f"p99 TTFT, {baseline}": ours["ttft.p99"] / plain["ttft.p99"],
+    }
+
+
+def capacity_table(rates: Mapping[str, Mapping[str, float]], peers: Iterable[str]) -> str:
+    """Requests a second by row and scene, and what part they are of the best peer's there."""
+    scenes = list(next(iter(rates.values())))
+    best = {scene: max((rates[row][scene] for row in peers if row in rates), default=math.nan) for scene in scenes}
+    lines = [["policy", *scenes], ["---"] + ["---:"] * len(scenes)]
+    for row, found in rates.items():
+        lines.append([row, *(f"{rate:.2f} ({rate / best[scene]:.2f})" for scene, rate in found.items())])
     return _markdown(lines)
 
 

@@ -9,7 +9,17 @@ import pytest
 from benchmarks.routing_tables import cells
 from benchmarks.routing_tables.__main__ import BEGIN, END, _insert
 from benchmarks.routing_tables.cells import Cell, figures
-from benchmarks.routing_tables.tables import COLUMNS, Samples, against, gap_closed, standing, table
+from benchmarks.routing_tables.tables import (
+    COLUMNS,
+    PERCENTILES,
+    Samples,
+    against,
+    capacity_table,
+    gap_closed,
+    ratios,
+    standing,
+    table,
+)
 
 
 def samples(ttft: list[float]) -> Samples:
@@ -55,6 +65,26 @@ def test_a_table_has_the_baseline_and_what_others_are_against_it() -> None:
     text = table({"lc": samples([4.0, 4.0]), "ours": samples([3.0, 3.0])}, "lc").splitlines()
     assert len({line.count("|") for line in text}) == 1
     assert text[3].startswith("| ours | 3.00 | −25.0 ± 0.0 % |")
+
+
+def test_ratios_are_of_the_peer_with_the_lowest_mean_and_of_the_baseline() -> None:
+    def row(ttft: float, worst: float) -> Samples:
+        parts = {f"{figure}.{part}": [1.0] for figure in ("ttft", "tpot", "e2e") for part in PERCENTILES}
+        return {**parts, "ttft.mean": [ttft], "e2e.mean": [2.0], "tpot.p95": [worst]}
+
+    rows = {"ours": row(3.0, 1.5), "a": row(4.0, 1.0), "b": row(5.0, 1.0), "lc": row(6.0, 1.0), "oracle": row(2.0, 1.0)}
+    text = ratios({"low": rows}, ["a", "b"], "ours", "lc", "oracle")
+    assert "| *best peer* | *a* |" in text
+    assert "| mean TTFT, best peer | 0.75 |" in text
+    assert "| *the oracle's mean TTFT, best peer* | 0.50 |" in text
+    assert "| the worst percentile of TTFT, TPOT, E2E, best peer | 1.50 |" in text
+    assert "| p90 TTFT, lc | 1.00 |" in text
+
+
+def test_a_capacity_is_told_as_a_part_of_the_best_peers() -> None:
+    text = capacity_table({"ours": {"x": 3.0}, "a": {"x": 2.0}, "b": {"x": 1.0}}, ["a", "b", "c"])
+    assert "| ours | 3.00 (1.50) |" in text
+    assert "| a | 2.00 (1.00) |" in text
 
 
 def test_tables_are_written_between_the_marks_and_nowhere_else(tmp_path: Path) -> None:
