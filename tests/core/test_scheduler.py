@@ -279,6 +279,34 @@ def test_a_removed_endpoint_is_forgotten_everywhere() -> None:
     assert scheduler.ledger.open_charges == 0
 
 
+@pytest.mark.parametrize(("verdict", "left"), [(Verdict.UNREACHABLE, 0), (Verdict.BAD, 100)])
+def test_an_endpoint_that_takes_no_connection_has_lost_its_cache_and_no_other_has(verdict: Verdict, left: int) -> None:
+    router = Fixed(e0=0.0, e1=1.0)
+    scheduler = Scheduler(pool(2), router)
+    asked = request(prefix=(1, 2, 3), size=768)
+    serve(scheduler, asked)
+    router.costs = {"e0": 1.0, "e1": 0.0}
+    serve(scheduler, asked)
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    scheduler.settle(charge, TerminationCause.UPSTREAM_ERROR, 0.0, verdict=verdict)
+    e1 = charge.endpoint
+    e1.health.probe_passed()
+    e1.health.probe_passed()
+    assert e1.health.state is State.UP
+    assert scheduler.schedule(asked, 1.0).candidates.cached_tokens == [100, left]
+
+
+def test_what_was_refused_by_a_removed_endpoint_says_nothing_of_who_has_its_slot_now() -> None:
+    scheduler = Scheduler(pool(1), Fixed())
+    asked = request(prefix=(1, 2, 3), size=768)
+    charge = scheduler.book(asked, scheduler.schedule(asked, 0.0), 0.0)
+    scheduler.remove("e0")
+    scheduler.pool.add(EndpointSpec("other", "http://other", models={"m": "m"})).health.probe_passed()
+    serve(scheduler, asked)
+    scheduler.settle(charge, TerminationCause.UPSTREAM_ERROR, 0.0, verdict=Verdict.UNREACHABLE)
+    assert scheduler.schedule(asked, 0.0).candidates.cached_tokens == [100]
+
+
 class Listening(Fixed):
     """Writes down what it hears of ends."""
 

@@ -260,7 +260,11 @@ class Scheduler:
         if busy_for:
             charge.endpoint.busy_until = max(charge.endpoint.busy_until, now + busy_for)
             self._busy_until = max(self._busy_until, now + busy_for)
-        charge.endpoint.health.request_ended(verdict, now, trial=charge.trial, reason=reason)
+        health = charge.endpoint.health
+        entered = health.entered
+        health.request_ended(verdict, now, trial=charge.trial, reason=reason)
+        if verdict is Verdict.UNREACHABLE and health.entered != entered:
+            self._forget_cache(charge.endpoint)
         good = verdict is Verdict.GOOD and cause is TerminationCause.COMPLETED
         if usage is not None and cause is TerminationCause.COMPLETED:
             self._learn(charge.request, usage)
@@ -280,12 +284,21 @@ class Scheduler:
         """Take an endpoint out of the pool and out of everything learnt; its open charges settle on their own."""
         endpoint = self.pool.remove(name)
         if endpoint is not None:
-            self._prefixes.forget(endpoint.slot)
-            self._residencies.pop(endpoint.slot, None)
-            self._bookings.forget(endpoint.slot)
+            self._forget(endpoint.slot)
             self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
         return endpoint
+
+    def _forget_cache(self, endpoint: Endpoint) -> None:
+        """It takes no connections, so its process has ended, and its cache with it. Events tell of that themselves."""
+        if self.pool.get(endpoint.name) is endpoint:  # else its slot may be another's by now
+            self._forget(endpoint.slot)
+
+    def _forget(self, slot: int) -> None:
+        """What it was sent before counts no more."""
+        self._prefixes.forget(slot)
+        self._residencies.pop(slot, None)
+        self._bookings.forget(slot)
 
     def _observe(self, charge: Charge, explanation: Explanation, ttft: float, usage: Usage | None, now: float) -> None:
         """Hold a prediction against what came of it. `usage`: of a whole answer."""
