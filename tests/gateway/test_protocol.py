@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from llmgate.core.errors import LlmgateError
 from llmgate.gateway.asgi import Receive, Scope, Send, respond_json
 from llmgate.gateway.client import Client, respond_error
+from llmgate.gateway.gate import Gate, Limits
 from llmgate.gateway.protocol import GatewayProtocol
 from tests.support.raw_client import post
 
@@ -26,6 +27,12 @@ class Transport(asyncio.Transport):
         self.writes: list[bytes] = []
         self.closed = False
         self.reading = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.closed = True
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.writes.append(bytes(data))
@@ -53,6 +60,7 @@ class App:
 
     def __init__(self, serve: Callable[[Client], Awaitable[None]]) -> None:
         self.served: list[bytes] = []
+        self.gate = Gate(Limits())
         self.direct = {b"/direct": self._direct}
         self._serve = serve
 

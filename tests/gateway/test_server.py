@@ -32,6 +32,14 @@ def test_a_port_in_use_says_so_and_what_to_do() -> None:
     assert str(caught.value) == f"127.0.0.1:{port} is in use by another program: choose another port"
 
 
+def test_a_shared_port_is_one_for_all_who_share_it_and_for_nobody_else() -> None:
+    with bind("127.0.0.1", 0, shared=True) as first:
+        port = first.getsockname()[1]
+        bind("127.0.0.1", port, shared=True).close()
+        with pytest.raises(PortInUse):
+            bind("127.0.0.1", port)
+
+
 @pytest.mark.parametrize("host", ["203.0.113.1", "no-such-host.invalid"])
 def test_an_address_that_is_not_ours_is_one_sentence(host: str) -> None:
     with pytest.raises(OSError, match=f"^cannot listen on {host}:0: "):
