@@ -57,6 +57,10 @@ UNWATCHED_SECONDS = 5.0
 EXPLAIN_SECONDS = 0.05
 """Every decision is explained, but no more than 20 a second: in front of 8 endpoints that is 0.1 % of a core."""
 
+SHARED_SECONDS = 10.0
+"""How long a gateway that shares its ports waits for its first engine before it takes requests all the same."""
+READY_POLL_SECONDS = 0.02
+
 logger = logging.getLogger("llmgate")
 
 
@@ -150,16 +154,19 @@ class Gateway:
         """Serve until `stop`; then drain, and return when every charge is settled and every connection closed."""
         self.fleet.watch()
         self._pulse.start()
-        servers = [asyncio.create_task(server.run_until_stopped()) for server in (self._data, self._admin)]
         stopping = asyncio.create_task(self._stopping.wait())
+        servers = [asyncio.create_task(self._admin.run_until_stopped())]
         if self._watch is not None:
             self._spawn(self._follow_file(self._watch))
         try:
+            if self.config.server.reuse_port:
+                await self._get_ready()
+            servers.append(asyncio.create_task(self._data.run_until_stopped()))
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
             await self._begin_drain()
-            await servers[0]
-            self._admin.stop()  # last: until then the drain can be watched
             await servers[1]
+            self._admin.stop()  # last: until then the drain can be watched
+            await servers[0]
         finally:
             self._pulse.stop()
             stopping.cancel()
@@ -341,6 +348,14 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    async def _get_ready(self) -> None:
+        """Leave the requests to those who share the port until an engine is known to be up, for a while."""
+        for _ in range(round(SHARED_SECONDS / READY_POLL_SECONDS)):
+            if self._stopping.is_set() or self.pool.any_ready(self._clock()):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), READY_POLL_SECONDS)
 
     async def _begin_drain(self) -> None:
         self.app.draining = True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 
@@ -35,9 +36,15 @@ def test_a_port_in_use_says_so_and_what_to_do() -> None:
 def test_a_shared_port_is_one_for_all_who_share_it_and_for_nobody_else() -> None:
     with bind("127.0.0.1", 0, shared=True) as first:
         port = first.getsockname()[1]
+        first.listen()
         bind("127.0.0.1", port, shared=True).close()
         with pytest.raises(PortInUse):
             bind("127.0.0.1", port)
+
+
+def test_a_shared_port_takes_no_connection_before_it_is_served() -> None:
+    with bind("127.0.0.1", 0, shared=True) as listener, socket.socket() as client:
+        assert client.connect_ex(listener.getsockname()) == errno.ECONNREFUSED
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no-such-host.invalid"])

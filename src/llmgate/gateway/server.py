@@ -26,8 +26,8 @@ class PortInUse(OSError):
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening TCP socket; `shared` with other processes of this user that bind it so. Raises PortInUse, or OSError
-    with a sentence in it."""
+    """A listening TCP socket. One that is `shared`, with other processes of this user that bind it so, listens only
+    when it is served: until then the others get all connections. Raises PortInUse, or OSError with a sentence in it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -35,7 +35,8 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        if not shared:
+            listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == 98:  # EADDRINUSE
