@@ -7,6 +7,11 @@ import socket
 import pytest
 
 from llmgate.gateway.server import PortInUse, bind, quiet_uvicorn
+from tests.support.fake_engine import FakeEngine, completion
+from tests.support.raw_client import post
+from tests.support.serving import HELLO, serving
+
+BOTH_LOOPS = True
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
@@ -64,3 +69,11 @@ def test_uvicorn_says_nothing_of_what_is_no_error_of_the_application(
     log.error("ASGI callable returned without completing response.")
     log.error("Exception in ASGI application")
     assert caplog.messages == ["Exception in ASGI application"]
+
+
+async def test_connections_that_wait_to_be_accepted_are_answered_before_the_listener_closes() -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine) as served:
+        with socket.create_connection(("127.0.0.1", served.gateway.data_port)) as client:
+            client.sendall(post(HELLO))  # the loop has had no turn to accept it
+            await served.gateway._data.shutdown([])
+            assert client.recv(12) == b"HTTP/1.1 200"

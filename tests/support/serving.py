@@ -86,7 +86,7 @@ class Served:
 
     @property
     def listening(self) -> bool:
-        return any(server.is_serving() for server in self.gateway._data.servers)
+        return any(server.is_serving() for server in getattr(self.gateway._data, "servers", ()))
 
     @property
     def unsent(self) -> int:
