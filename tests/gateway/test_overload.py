@@ -13,7 +13,7 @@ import pytest
 
 from llmgate.gateway.protocol import SURPLUS_SECONDS
 from llmgate.testing.fake_upstream import LAST_CHUNK, STREAM_HEAD, chunk
-from tests.support.fake_engine import FakeEngine, completion, until
+from tests.support.fake_engine import PATIENCE, FakeEngine, completion, until
 from tests.support.raw_client import Head, RawClient, connect, post
 from tests.support.serving import CHAT, HELLO, STREAMED, Served, serving
 
@@ -220,10 +220,10 @@ async def test_a_reader_that_has_stopped_holds_the_engine_back_and_is_cut_off_in
 
             flooding = asyncio.create_task(flood())
             most = 0
-            while served.open_charges:
-                with contextlib.suppress(ValueError):
+            async with asyncio.timeout(PATIENCE):
+                while served.open_charges:
                     most = max(most, served.unsent)
-                await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.005)
             flooding.cancel()
             await asyncio.gather(flooding, return_exceptions=True)
             await asyncio.wait_for(request.connection.closed.wait(), 5)
