@@ -223,3 +223,76 @@ async def test_an_engine_that_is_taken_in_again_starts_slowly(seconds: float, we
         assert [endpoint.weight for endpoint in pool] == pytest.approx([1.0, weight])
         pool.ready("m", now + 21)
         assert [endpoint.weight for endpoint in pool] == [1.0, 1.0]
+
+
+async def test_with_all_engines_down_it_starts_is_not_ready_and_takes_them_in_as_they_come() -> None:
+    async with FakeEngine([completion()]) as engine:
+        engine.healthy = False
+        async with serving(engine, wait=False) as served:
+            async with asyncio.timeout(10):
+                while (await served.client.get("/ready")).status_code != 503 or not engine.probed:
+                    await asyncio.sleep(0.01)
+            assert (await served.chat()).status_code == 503
+            engine.healthy = True
+            await served.ready()
+            assert (await served.chat()).status_code == 200
+
+
+async def test_during_the_notice_each_answer_is_its_connections_last() -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine, timeouts={"notice": 60}) as served:
+        async with connect(served.gateway.data_port) as direct, connect(served.gateway.data_port) as page:
+            direct.send(post(HELLO))
+            assert "connection" not in (await direct.answer())[0].headers
+            served.gateway.stop()
+            await until(lambda: served.gateway.app.draining)
+            direct.send(post(HELLO))
+            page.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            for client in (direct, page):
+                head, _ = await client.answer()
+                assert (head.status, head.headers["connection"]) == (200, "close")
+                assert await client.rest() == b""
+        served.gateway.stop()
+        await served.ends()
+
+
+async def test_a_connection_that_came_just_before_the_end_gets_its_request_answered() -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine) as served:
+        async with connect(served.gateway.data_port) as client:
+            served.gateway.stop()
+            await until(lambda: not served.listening)
+            client.send(post(HELLO))
+            head, _ = await client.answer()
+            assert head.status == 200
+            assert await client.rest() == b""
+        await served.ends()
+
+
+async def test_a_gateway_that_shares_its_port_leaves_requests_to_others_until_it_has_an_engine() -> None:
+    async with FakeEngine([completion()]) as engine:
+        engine.healthy = False
+        async with serving(engine, wait=False, server={"reuse_port": True}) as served:
+            await until(lambda: bool(engine.probed))
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", served.gateway.data_port)
+            engine.healthy = True
+            await until(lambda: served.listening)
+            assert (await served.chat()).status_code == 200
+
+
+async def test_a_gateway_that_shares_its_port_and_finds_no_engine_listens_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llmgate.runtime.SHARED_SECONDS", 0.1)
+    async with FakeEngine() as engine:
+        engine.healthy = False
+        async with serving(engine, wait=False, server={"reuse_port": True}) as served:
+            await until(lambda: served.listening)
+            assert (await served.client.get("/ready")).status_code == 503
+
+
+async def test_a_gateway_that_is_stopped_before_it_listens_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeEngine() as engine:
+        engine.healthy = False
+        async with serving(engine, wait=False, server={"reuse_port": True}) as served:
+            served.gateway.stop()
+            await served.ends()

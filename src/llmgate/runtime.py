@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import math
+import resource
 import ssl
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from llmgate.gateway.control import NameTaken, NothingToReload
 from llmgate.gateway.cors import Cors
 from llmgate.gateway.edits import EditRules
 from llmgate.gateway.fleet import Fleet, Member
+from llmgate.gateway.gate import Gate, Limits
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy, ProxySettings
@@ -38,8 +41,10 @@ from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
+from llmgate.telemetry.data_port import DataPortCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
+from llmgate.telemetry.pulse import Pulse
 from llmgate.telemetry.tokenizers import ESTIMATED, TokenizerCollector
 from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient
@@ -51,6 +56,10 @@ UNWATCHED_SECONDS = 5.0
 
 EXPLAIN_SECONDS = 0.05
 """Every decision is explained, but no more than 20 a second: in front of 8 endpoints that is 0.1 % of a core."""
+
+SHARED_SECONDS = 10.0
+"""How long a gateway that shares its ports waits for its first engine before it takes requests all the same."""
+READY_POLL_SECONDS = 0.02
 
 logger = logging.getLogger("llmgate")
 
@@ -89,9 +98,9 @@ class Gateway:
         self._changing = asyncio.Lock()  # one change of the configuration at a time
         self._tasks: set[asyncio.Task[None]] = set()
         with contextlib.ExitStack() as undo:
-            data_socket = bind(config.server.host, config.server.port)
+            data_socket = bind(config.server.host, config.server.port, shared=config.server.reuse_port)
             undo.callback(data_socket.close)
-            admin_socket = bind(config.admin.host, config.admin.port)
+            admin_socket = bind(config.admin.host, config.admin.port, shared=config.server.reuse_port)
             undo.callback(admin_socket.close)
             self.access_log = _access_log(config)
             undo.pop_all()
@@ -113,16 +122,22 @@ class Gateway:
             kv_events=KvEvents(self.scheduler.block_index),
         )
         self._proxy = self._make_proxy()
+        self.gate = Gate(_limits(config))
         self.app = App(
             self.scheduler,
             self._proxy,
             self.metrics,
+            self.gate,
             body_limit=config.server.body_limit,
             clock=clock,
             started_at=int(time.time()),
         )
         self.app.allow_origins(_cors(config))
         self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
+        self.gate.in_flight = self._data.server_state.tasks
+        connections = self._data.server_state.connections
+        self.metrics.registry.register(DataPortCollector(self.gate, lambda: len(connections)))
+        self._pulse = Pulse(self.metrics.registry, self.gate.loop_was_late, clock)
         self.fleet = Fleet(
             self.scheduler,
             self.metrics,
@@ -138,17 +153,22 @@ class Gateway:
     async def run(self) -> None:
         """Serve until `stop`; then drain, and return when every charge is settled and every connection closed."""
         self.fleet.watch()
-        servers = [asyncio.create_task(server.run_until_stopped()) for server in (self._data, self._admin)]
+        self._pulse.start()
         stopping = asyncio.create_task(self._stopping.wait())
+        servers = [asyncio.create_task(self._admin.run_until_stopped())]
         if self._watch is not None:
             self._spawn(self._follow_file(self._watch))
         try:
+            if self.config.server.reuse_port:
+                await self._get_ready()
+            servers.append(asyncio.create_task(self._data.run_until_stopped()))
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
             await self._begin_drain()
-            await servers[0]
-            self._admin.stop()  # last: until then the drain can be watched
             await servers[1]
+            self._admin.stop()  # last: until then the drain can be watched
+            await servers[0]
         finally:
+            self._pulse.stop()
             stopping.cancel()
             for task in (*servers, *self._tasks):
                 task.cancel()
@@ -289,6 +309,7 @@ class Gateway:
         self._proxy.settings = _proxy_settings(config)
         self.access_log = self._proxy.access_log = plan.access_log
         self._intake.log_sessions = plan.access_log is not None
+        self.gate.limits = _limits(config)
         self.app.body_limit = config.server.body_limit
         self.app.allow_origins(_cors(config))
         self._admin_app.app = plan.admin_app
@@ -328,8 +349,17 @@ class Gateway:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    async def _get_ready(self) -> None:
+        """Leave the requests to those who share the port until an engine is known to be up, for a while."""
+        for _ in range(round(SHARED_SECONDS / READY_POLL_SECONDS)):
+            if self._stopping.is_set() or self.pool.any_ready(self._clock()):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), READY_POLL_SECONDS)
+
     async def _begin_drain(self) -> None:
         self.app.draining = True
+        self._data.announce_end()
         in_flight = self.scheduler.ledger.open_charges
         logger.info("stopping: %d requests in flight may take up to %g s", in_flight, self.config.timeouts.drain)
         with contextlib.suppress(TimeoutError):
@@ -394,12 +424,33 @@ class _Plan:
     admin_app: ASGIApp
 
 
+FIXED = (
+    ("server", "host"),
+    ("server", "port"),
+    ("server", "reuse_port"),
+    ("admin", "host"),
+    ("admin", "port"),
+)
+
+
 def _fixed(running: Config, wanted: Config) -> Iterator[str]:
     """What cannot change while the gateway runs, and would."""
-    for section, key in (("server", "host"), ("server", "port"), ("admin", "host"), ("admin", "port")):
+    for section, key in FIXED:
         now, then = getattr(getattr(running, section), key), getattr(getattr(wanted, section), key)
         if now != then:
             yield f"{section}.{key}: cannot change from {now} to {then} while llmgate runs: restart it"
+
+
+def _limits(config: Config) -> Limits:
+    server = config.server
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Limits(
+        server.max_in_flight or sys.maxsize,
+        min(server.max_connections or sys.maxsize, descriptors // 2),  # one whose request is in flight takes two
+        server.max_buffered_bytes or sys.maxsize,
+        server.max_loop_lag or math.inf,
+        server.send_timeout or math.inf,
+    )
 
 
 def _aliases(config: Config) -> dict[str, str]:

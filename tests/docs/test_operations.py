@@ -7,10 +7,13 @@ from llmgate.core.health import State
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, Usage
 from llmgate.gateway.admin import create_admin_app
+from llmgate.gateway.gate import Gate, Limits
 from llmgate.routing import registry
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
+from llmgate.telemetry.data_port import DataPortCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
+from llmgate.telemetry.pulse import Pulse
 from llmgate.telemetry.tokenizers import TokenizerCollector
 from tests.core.make import pool
 from tests.docs.pages import read, rows
@@ -43,15 +46,18 @@ def busy_metrics() -> str:
     index.lags[0] = 0.1
     metrics.registry.register(KvEventsCollector(endpoints, index))
     metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
+    metrics.registry.register(DataPortCollector(Gate(Limits()), lambda: 1))
+    Pulse(metrics.registry, lambda _: None, lambda: 0.0)
     return metrics.render()[0].decode()
 
 
 def test_the_metrics_and_their_labels_are_those_of_the_page() -> None:
     found: dict[str, set[str]] = {}
-    for name, labels in re.findall(r"^(llmgate_\w+?)(?:_bucket|_count|_sum)?\{(.*)\}", busy_metrics(), re.MULTILINE):
+    series = r"^(llmgate_(?!\w+_created)\w+?)(?:_bucket|_count|_sum)?(?:\{(.*)\})? "
+    for name, labels in re.findall(series, busy_metrics(), re.MULTILINE):
         found.setdefault(name, set()).update(set(re.findall(r"(\w+)=", labels)) - {"le"})
     table = {
-        name.strip("`"): {label.strip() for label in labels.split(",")}
+        name.strip("`"): {label.strip() for label in labels.split(",")} - {"–"}
         for name, labels, *_ in rows(PAGE)
         if name.startswith("`llmgate_")
     }

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from llmgate.core.errors import LlmgateError
 from llmgate.gateway.asgi import Receive, Scope, Send, respond_json
 from llmgate.gateway.client import Client, respond_error
+from llmgate.gateway.gate import Gate, Limits
 from llmgate.gateway.protocol import GatewayProtocol
 from tests.support.raw_client import post
 
@@ -26,6 +27,12 @@ class Transport(asyncio.Transport):
         self.writes: list[bytes] = []
         self.closed = False
         self.reading = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.closed = True
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.writes.append(bytes(data))
@@ -53,6 +60,7 @@ class App:
 
     def __init__(self, serve: Callable[[Client], Awaitable[None]]) -> None:
         self.served: list[bytes] = []
+        self.gate = Gate(Limits())
         self.direct = {b"/direct": self._direct}
         self._serve = serve
 
@@ -427,3 +435,36 @@ async def test_pipelined_requests_leave_no_timer_behind() -> None:
     connection.end()
     assert len(timers) > 2
     assert all(timer.cancelled() for timer in timers)
+
+
+@pytest.mark.parametrize("end", ["resume_writing", "connection_lost"])
+async def test_a_reader_that_takes_again_or_leaves_is_not_cut_off(end: str) -> None:
+    connection = Connection(ok)
+    connection.app.gate.limits = Limits(send_timeout=60)
+    connection.protocol.pause_writing()
+    connection.protocol.pause_writing()
+    stall = connection.protocol._stall
+    assert stall is not None
+    if end == "resume_writing":
+        connection.protocol.resume_writing()
+    connection.end()
+    assert stall.cancelled()
+    assert connection.app.gate.stalled == 0
+
+
+async def test_a_reader_that_takes_nothing_in_time_is_cut_off_and_counted() -> None:
+    connection = Connection(ok)
+    connection.app.gate.limits = Limits(send_timeout=60)
+    connection.protocol.pause_writing()
+    assert connection.protocol._stall is not None
+    connection.protocol._cut_stalled()  # what the timer does
+    assert connection.transport.closed
+    assert connection.app.gate.stalled == 1
+    connection.end()
+
+
+async def test_without_a_send_timeout_nobody_is_waited_for_with_a_timer() -> None:
+    connection = Connection(ok)
+    connection.protocol.pause_writing()
+    assert connection.protocol._stall is None
+    connection.end()

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 
 import pytest
 
 from llmgate.gateway.server import PortInUse, bind, quiet_uvicorn
+from tests.support.fake_engine import FakeEngine, completion
+from tests.support.raw_client import post
+from tests.support.serving import HELLO, serving
+
+BOTH_LOOPS = True
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
@@ -32,6 +38,20 @@ def test_a_port_in_use_says_so_and_what_to_do() -> None:
     assert str(caught.value) == f"127.0.0.1:{port} is in use by another program: choose another port"
 
 
+def test_a_shared_port_is_one_for_all_who_share_it_and_for_nobody_else() -> None:
+    with bind("127.0.0.1", 0, shared=True) as first:
+        port = first.getsockname()[1]
+        first.listen()
+        bind("127.0.0.1", port, shared=True).close()
+        with pytest.raises(PortInUse):
+            bind("127.0.0.1", port)
+
+
+def test_a_shared_port_takes_no_connection_before_it_is_served() -> None:
+    with bind("127.0.0.1", 0, shared=True) as listener, socket.socket() as client:
+        assert client.connect_ex(listener.getsockname()) == errno.ECONNREFUSED
+
+
 @pytest.mark.parametrize("host", ["203.0.113.1", "no-such-host.invalid"])
 def test_an_address_that_is_not_ours_is_one_sentence(host: str) -> None:
     with pytest.raises(OSError, match=f"^cannot listen on {host}:0: "):
@@ -49,3 +69,11 @@ def test_uvicorn_says_nothing_of_what_is_no_error_of_the_application(
     log.error("ASGI callable returned without completing response.")
     log.error("Exception in ASGI application")
     assert caplog.messages == ["Exception in ASGI application"]
+
+
+async def test_connections_that_wait_to_be_accepted_are_answered_before_the_listener_closes() -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine) as served:
+        with socket.create_connection(("127.0.0.1", served.gateway.data_port)) as client:
+            client.sendall(post(HELLO))  # the loop has had no turn to accept it
+            await served.gateway._data.shutdown([])
+            assert client.recv(12) == b"HTTP/1.1 200"

@@ -15,6 +15,7 @@ from llmgate.config import Config, ConfigFile, from_data
 from llmgate.core.health import State
 from llmgate.core.types import Kind
 from llmgate.gateway.client import Client
+from llmgate.gateway.protocol import DirectClient
 from llmgate.runtime import Gateway
 from llmgate.testing.fake_upstream import FakeUpstream
 from llmgate.upstream.native import NativeClient
@@ -85,13 +86,19 @@ class Served:
 
     @property
     def listening(self) -> bool:
-        return any(server.is_serving() for server in self.gateway._data.servers)
+        return any(server.is_serving() for server in getattr(self.gateway._data, "servers", ()))
 
     @property
     def unsent(self) -> int:
         """Bytes that the gateway holds for a client that does not take them: the most of any connection."""
         connections = self.gateway._data.server_state.connections
         return max(connection.transport.get_write_buffer_size() for connection in connections)
+
+    @property
+    def sent_by_connection(self) -> list[int]:
+        """Bytes of each connection's present answer to a direct request."""
+        connections: Any = self.gateway._data.server_state.connections
+        return [each.cycle.sent for each in connections if isinstance(each.cycle, DirectClient)]
 
     def state(self, name: str) -> State:
         endpoint = self.gateway.pool.get(name)

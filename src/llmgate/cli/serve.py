@@ -31,6 +31,7 @@ from llmgate.routing.registry import BUILT_IN, DEFAULT
     metavar="NAME",
     help=f"Routing policy (default {DEFAULT}): {', '.join(BUILT_IN)}, or one that a package adds.",
 )
+@click.option("--reuse-port", is_flag=True, help="Listen beside other processes that do so too (SO_REUSEPORT).")
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes; only 1 for now.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
@@ -40,6 +41,7 @@ def serve(
     port: int | None,
     admin_port: int | None,
     policy: str | None,
+    reuse_port: bool,
     workers: int,
     log_level: str,
 ) -> None:
@@ -53,7 +55,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
 
     def read() -> Config:
-        return load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy)
+        return load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy, reuse_port=reuse_port)
 
     try:
         config = read()
@@ -72,6 +74,7 @@ def load(
     port: int | None = None,
     admin_port: int | None = None,
     policy: str | None = None,
+    reuse_port: bool = False,
 ) -> Config:
     """The file's configuration with the command line's on top. Raises ConfigError, or UsageError without engines."""
     if not urls and file is None:
@@ -79,7 +82,7 @@ def load(
     data: dict[str, Any] = {} if file is None else read_yaml(file)
     if urls and isinstance(found := data.get("endpoints") or [], list):  # else its own mistake is reported
         data["endpoints"] = [*found, *({"url": _with_scheme(url)} for url in urls)]
-    _override(data, "server", host=host, port=port)
+    _override(data, "server", host=host, port=port, reuse_port=reuse_port or None)
     _override(data, "admin", port=admin_port)
     if policy is not None:
         router = data.get("router")

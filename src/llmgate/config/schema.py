@@ -110,6 +110,18 @@ class ServerConfig(Section):
     port: Port = 8080
     body_limit: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Largest request body taken, in bytes; a larger one is answered 413."""
+    max_in_flight: int = Field(default=10_000, ge=0)
+    """Requests served at once; one more is answered 503 before its body is read. 0: no limit."""
+    max_connections: int = Field(default=50_000, ge=0)
+    """Client connections; requests on one more are answered 503. 0: no limit but that of file descriptors."""
+    max_buffered_bytes: int = Field(default=1024 * 1024 * 1024, ge=0)
+    """Of request bodies that are held, all together; a request beyond is answered 503. 0: no limit."""
+    max_loop_lag: float = Field(default=0.0, ge=0, le=60, allow_inf_nan=False)
+    """Seconds: while the event loop is later than this, requests are answered 503. 0: no limit."""
+    send_timeout: float = Field(default=60.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Seconds in which a client must take what has piled up for it, or it is cut off. 0: no limit."""
+    reuse_port: bool = False
+    """Let other processes listen on the same ports (SO_REUSEPORT)."""
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)
     """Networks whose word for their client's address is taken."""
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
@@ -125,6 +137,12 @@ class ServerConfig(Section):
     explain: bool = False
     """Tell clients that ask, by `x-llmgate-explain: 1`, why their request went where it went: names of endpoints and
     their loads among it."""
+
+    @model_validator(mode="after")
+    def _bodies_fit(self) -> ServerConfig:
+        if 0 < self.max_buffered_bytes < self.body_limit:
+            raise ValueError(f"max_buffered_bytes: {self.max_buffered_bytes} is less than a body may have (body_limit)")
+        return self
 
 
 class AdminConfig(Section):

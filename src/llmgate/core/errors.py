@@ -72,7 +72,24 @@ class BodyTooLarge(ClientError):
     code = "body_too_large"
 
 
+class UnsupportedEncoding(ClientError):
+    status = 415
+    code = "unsupported_content_encoding"
+
+
 # The gateway cannot serve it now ---------------------------------------------------------------------------------
+
+
+class Overloaded(LlmgateError):
+    """One of the gateway's own limits is reached; `code` says which. Told before the body is read."""
+
+    status = 503
+    type = "service_unavailable"
+    retry_after = 1
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NoReadyEndpoint(LlmgateError):

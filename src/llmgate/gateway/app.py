@@ -15,6 +15,7 @@ from llmgate.core.types import Kind
 from llmgate.gateway.asgi import Receive, Scope, Send, respond, respond_error, respond_json
 from llmgate.gateway.client import AsgiClient, Client, ClientGone
 from llmgate.gateway.cors import Cors, with_origins
+from llmgate.gateway.gate import Gate
 from llmgate.gateway.intake import UNKNOWN_URL
 from llmgate.gateway.protocol import Serve
 from llmgate.gateway.proxy import Proxy
@@ -43,12 +44,14 @@ class App:
         scheduler: Scheduler,
         proxy: Proxy,
         metrics: Metrics,
+        gate: Gate,
         *,
         body_limit: int,
         clock: Callable[[], float],
         started_at: int,
     ) -> None:
         self.draining = False
+        self.gate = gate
         self.body_limit = body_limit
         self.refuse = proxy.refuse
         self.direct = {path.encode(): partial(proxy.serve, kind) for path, kind in ROUTES.items()}
@@ -106,14 +109,17 @@ class App:
 
     async def _infer(self, kind: Kind, client: AsgiClient) -> None:
         try:
-            await client.read(self.body_limit)
-        except ClientGone:
-            return
-        except LlmgateError as error:
-            await self._proxy.refuse(client, error)
-            return
-        async with client:
-            await self._proxy.serve(kind, client)
+            try:
+                await client.read(self.body_limit, self.gate)
+            except ClientGone:
+                return
+            except LlmgateError as error:
+                await self._proxy.refuse(client, error)
+                return
+            async with client:
+                await self._proxy.serve(kind, client)
+        finally:
+            self.gate.buffered -= client.received
 
     async def _health(self, scope: Scope, send: Send) -> None:
         await respond_json(send, 200, b'{"status":"ok"}')

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from llmgate.core.errors import BodyTooLarge, LlmgateError
 from llmgate.gateway.asgi import Message, Receive, Scope, Send
-from llmgate.wire.headers import Header
+from llmgate.gateway.gate import Gate
+from llmgate.wire.headers import Header, find
 from llmgate.wire.kinds import OPENAI, Dialect
 
 
@@ -73,6 +74,7 @@ class AsgiClient:
         self.body = b""
         self.gone = False
         self.sent = 0
+        self.received = 0  # bytes of the body, as `gate.buffered` has them
         self.peer: str = (scope.get("client") or ("",))[0]
         self._receive = receive
         self._send = send
@@ -80,22 +82,26 @@ class AsgiClient:
         self._watcher: asyncio.Task[None] | None = None
         self._unsent: list[Message] = []
 
-    async def read(self, limit: int) -> None:
-        """Read the body. Raises BodyTooLarge, at best before any of it is read, and ClientGone."""
-        for name, value in self.headers:
-            if name == b"content-length" and int(value) > limit:
-                raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+    async def read(self, limit: int, gate: Gate) -> None:
+        """Read the body, and put it on `gate.buffered`. Raises BodyTooLarge and Overloaded, at best before any of it is
+        read, and ClientGone."""
+        announced = int(find(self.headers, b"content-length") or 0)
+        if announced > limit:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+        gate.check(announced)
         pieces: list[bytes] = []
-        size, more = 0, True
+        more = True
         while more:
             message = await self._receive()
             if message["type"] != "http.request":
                 raise ClientGone
             pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
+            self.received += len(pieces[-1])
+            gate.buffered += len(pieces[-1])
             more = message.get("more_body", False)
-            if size > limit:
+            if self.received > limit:
                 raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+            gate.check(0)
         self.body = b"".join(pieces)
 
     def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:

@@ -13,16 +13,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from math import inf
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmgate.core.errors import BodyTooLarge, LlmgateError
+from llmgate.gateway.gate import Gate
 from llmgate.wire.headers import Header, find
 
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped; nginx's lingering_timeout is 5 s."""
+
+SURPLUS_SECONDS = 1.0
+"""How long a connection beyond the limit, or one that is new when the server stops, has to send its request."""
 
 BODILESS = frozenset({204, 304})
 """Their answers have no body, whatever Content-Length says."""
@@ -36,6 +41,7 @@ class DirectApp(Protocol):
     direct: Mapping[bytes, Serve]  # by path
     refuse: Callable[[DirectClient, LlmgateError], Awaitable[None]]  # answers a request whose body was not read
     body_limit: int  # bytes
+    gate: Gate
 
 
 class _NoEvent:
@@ -116,6 +122,7 @@ class DirectClient:
         lines = [b": ".join(pair) for pair in headers]
         if self.extra:
             lines += [b": ".join(pair) for pair in self.extra]
+        defaults = self._protocol.default_lines()
         if not self.keep_alive:
             lines.append(b"connection: close")
         if length is not None and status not in BODILESS:
@@ -123,7 +130,6 @@ class DirectClient:
         elif status not in BODILESS:
             self._chunked = True
             lines.append(b"transfer-encoding: chunked")
-        defaults = self._protocol.default_lines()
         head = b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], defaults, b"\r\n".join(lines))
         self._transport.write(head + self._framed(body, more))
         if not more:
@@ -159,13 +165,15 @@ class DirectClient:
         if self.refused:
             self._protocol.linger()
         elif not self.keep_alive:
-            self._transport.close()
+            self._protocol.hang_up()
         self._protocol.on_response_complete()
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
 
+    _gate: Gate
+    _stall: asyncio.TimerHandle | None = None  # set while the client does not take what waits for it
     _direct: DirectClient | None = None  # the last direct request
     _receiving: DirectClient | None = None  # the same, while its body is still coming
     _idle_since = 0.0
@@ -173,12 +181,24 @@ class GatewayProtocol(HttpToolsProtocol):
     _default_lines = b""
 
     def default_lines(self) -> bytes:
-        """Headers of each answer, such as the date, as they go out. uvicorn makes a new list of them each second."""
+        """Headers of each answer, such as the date, as they go out. uvicorn makes a new list of them each second. With
+        `connection: close` among them (Server.announce_end), the answer that begins is the connection's last."""
         headers = self.server_state.default_headers
         if headers is not self._default_headers:
             self._default_headers = headers
-            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            lasting = [pair for pair in headers if pair[0] != b"connection"]
+            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in lasting])
+            if len(lasting) < len(headers):
+                self.cycle.keep_alive = False
         return self._default_lines
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        gate = self.config.loaded_app.gate
+        if len(self.connections) > gate.limits.connections:
+            gate = gate.surplus()
+            self.loop.call_later(SURPLUS_SECONDS, self._close_when_idle)
+        self._gate = gate
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -197,8 +217,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers = []  # trailers are no headers
         self.cycle = client  # type: ignore[assignment]
         self._direct = self._receiving = client
-        if int(find(client.headers, b"content-length") or 0) > app.body_limit:
-            self._refuse(client, app.body_limit)
+        gate, length = self._gate, int(find(client.headers, b"content-length") or 0)
+        if length > app.body_limit:
+            self._refuse(client, _too_large(app.body_limit))
+        elif len(self.tasks) >= gate.most_in_flight or gate.buffered + length > gate.most_buffered:
+            self._refuse(client, gate.refusal(len(self.tasks)))
 
     def on_body(self, body: bytes) -> None:
         client = self._receiving
@@ -206,11 +229,15 @@ class GatewayProtocol(HttpToolsProtocol):
             if not isinstance(self.cycle, DirectClient):  # else: what is left of a refused body
                 super().on_body(body)
             return
+        gate, size = self._gate, len(body)
         client.pieces.append(body)
-        client.received += len(body)
+        client.received += size
+        gate.buffered += size
         limit = self.config.loaded_app.body_limit
         if client.received > limit:
-            self._refuse(client, limit)
+            self._refuse(client, _too_large(limit))
+        elif gate.buffered > gate.most_buffered:
+            self._refuse(client, gate.refusal(0))
 
     def on_message_complete(self) -> None:
         client = self._receiving
@@ -221,6 +248,10 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.transport.close()  # a refused body has been heard out
             else:
                 self.cycle.refused = False  # the same, before the refusal was written: no need to linger after it
+            return
+        if len(self.tasks) >= self._gate.most_in_flight:  # others have come while its body did
+            self._refuse(client, self._gate.refusal(len(self.tasks)))
+            client.refused = False  # it has been heard out
             return
         self._receiving = None
         pieces = client.pieces
@@ -251,7 +282,7 @@ class GatewayProtocol(HttpToolsProtocol):
         busy = self.cycle is not None and not self.cycle.response_complete
         rest = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._idle_since)
         if rest <= 0:
-            super().timeout_keep_alive_handler()
+            self.hang_up()
         elif not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(rest, self.timeout_keep_alive_handler)
 
@@ -259,10 +290,41 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+        self._end_stall()
         super().connection_lost(exc)
+        if self._receiving is not None:
+            self.release(self._receiving)
         direct, self._direct, self._receiving = self._direct, None, None
         if direct is not None and not direct.response_complete:
             direct.disconnected = True  # uvicorn tells only the last of pipelined requests
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._begin_stall()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_stall()
+
+    def shutdown(self) -> None:
+        """A connection that is as new as the end of the server: its request is on the way, and gets its answer."""
+        if self.cycle is None:
+            self.loop.call_later(SURPLUS_SECONDS, self._close_when_idle)
+        else:
+            super().shutdown()
+
+    def hang_up(self) -> None:
+        """Close once the client has taken all there is for it, if it does so in time."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._begin_stall()
+
+    def release(self, client: DirectClient) -> None:
+        """Its body is no longer held."""
+        self._gate.buffered -= client.received
+        client.received = 0
+        client.body = b""  # the connection keeps the client until its next request
+        client.pieces = []
 
     def linger(self) -> None:
         """Close once the client has sent all it had to send, or soon: a close before that can cost it the answer."""
@@ -297,15 +359,43 @@ class GatewayProtocol(HttpToolsProtocol):
         finally:
             task: Any = client.task
             self.tasks.discard(task)
-            client.body = b""  # the connection keeps the client until its next request
+            self.release(client)
             if not client.response_complete and not client.gone:
                 self.transport.close()  # an answer that broke off must not look complete
 
-    def _refuse(self, client: DirectClient, limit: int) -> None:
-        """The body is too large: say so without reading on, and give up the connection with what is still to come."""
+    def _refuse(self, client: DirectClient, error: LlmgateError) -> None:
+        """Answer without reading the body, or its rest, and give up the connection with what is still to come."""
         self._receiving = None
+        self.release(client)
         client.refused = True
         client.keep_alive = False
-        error = BodyTooLarge(f"The request body is larger than {limit} bytes.")
         app: DirectApp = self.config.loaded_app
         self._start(client, lambda refused: app.refuse(refused, error))
+
+    def _close_when_idle(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._receiving is None and (self.cycle is None or self.cycle.response_complete):
+            self.hang_up()
+        else:
+            self.loop.call_later(SURPLUS_SECONDS, self._close_when_idle)
+
+    def _begin_stall(self) -> None:
+        if self._stall is None and (patience := self._gate.limits.send_timeout) < inf:
+            self._stall = self.loop.call_later(patience, self._cut_stalled)
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _cut_stalled(self) -> None:
+        """The client has left too much untaken for too long: to whoever serves it, it has gone."""
+        self._stall = None
+        app: DirectApp = self.config.loaded_app
+        app.gate.stalled += 1
+        self.transport.abort()
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {limit} bytes.")

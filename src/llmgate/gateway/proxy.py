@@ -20,6 +20,7 @@ from llmgate.core.errors import (
     LlmgateError,
     NoReadyEndpoint,
     ShuttingDown,
+    UnsupportedEncoding,
     UpstreamError,
 )
 from llmgate.core.health import State
@@ -132,6 +133,8 @@ class Proxy:
         exchange = self._begin(client)
         exchange.spec = spec
         try:
+            if exchange.headers.encoded:
+                raise UnsupportedEncoding("The gateway reads request bodies, and takes none with a content-encoding.")
             request, exchange.fields = self._intake.understand(
                 spec, client.headers, client.body, exchange.id, exchange.arrived
             )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import uvicorn
@@ -25,14 +25,18 @@ class PortInUse(OSError):
     pass
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises PortInUse, or OSError with a sentence in it."""
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening TCP socket. One that is `shared`, with other processes of this user that bind it so, listens only
+    when it is served: until then the others get all connections. Raises PortInUse, or OSError with a sentence in it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        if not shared:
+            listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == 98:  # EADDRINUSE
@@ -84,6 +88,28 @@ class Server(uvicorn.Server):
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Connections that wait to be accepted are taken first: closing the listener would reset them."""
+        waiting = list(_accept_all(self._listener))
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            with contextlib.suppress(OSError):  # it has gone already
+                await loop.connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def announce_end(self) -> None:
+        """From now on each answer is its connection's last, and says so: clients go elsewhere before the end."""
+        close = (b"connection", b"close")
+        self.config.encoded_headers = [*self.config.encoded_headers, close]
+        self.server_state.default_headers = [*self.server_state.default_headers, close]
+
     def stop(self) -> None:
         self.should_exit = True
 
@@ -96,6 +122,14 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield  # the runtime handles them, for two servers at once
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    with contextlib.suppress(OSError):  # none is waiting, or no file descriptor is left
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 KNOWN_ENDINGS = frozenset(
@@ -111,10 +145,18 @@ class _KnownEndings(logging.Filter):
         return record.msg not in KNOWN_ENDINGS
 
 
+class _FailedAccepts(logging.Filter):
+    """asyncio's own loop says it for each of the backlog's 4,096 places; Pulse (telemetry/pulse.py) does once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("socket.accept() out of system resource")
+
+
 def quiet_uvicorn() -> None:
     log = logging.getLogger("uvicorn.error")
     log.setLevel(logging.WARNING)
     log.addFilter(_KnownEndings())
+    logging.getLogger("asyncio").addFilter(_FailedAccepts())
 
 
 class Switch:

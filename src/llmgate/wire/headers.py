@@ -62,7 +62,7 @@ GATEWAY_PREFIX = b"x-llmgate-"
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
-_SPECIAL_IN_REQUEST = DROPPED_FROM_REQUEST | CREDENTIALS
+_SPECIAL_IN_REQUEST = DROPPED_FROM_REQUEST | CREDENTIALS | {b"content-encoding"}
 
 
 class RequestHeaders(NamedTuple):
@@ -72,6 +72,7 @@ class RequestHeaders(NamedTuple):
     credentials: list[Header]  # the client's own
     request_id: bytes | None  # if it sent a proper one
     own: Sequence[Header] = ()  # what it asks of the gateway itself, by x-llmgate-…
+    encoded: bool = False  # its body is compressed, or says so
 
     def towards(self, request_id: bytes, credentials: Iterable[Header] | None) -> list[Header]:
         """What goes to an engine. `credentials` replaces the client's own; None lets the client's pass."""
@@ -83,7 +84,7 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
     passed: list[Header] = []
     credentials: list[Header] = []
     own: Sequence[Header] = ()
-    request_id, listed = None, b""
+    request_id, listed, encoded = None, b"", False
     for pair in incoming:
         name = pair[0]
         if name not in _SPECIAL_IN_REQUEST:
@@ -96,13 +97,15 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
         elif name == b"x-request-id":
             if REQUEST_ID.fullmatch(pair[1]):
                 request_id = pair[1]
+        elif name == b"content-encoding":
+            encoded = encoded or pair[1].strip().lower() not in (b"identity", b"")
         elif name == b"connection" and pair[1].lower() not in (b"keep-alive", b"close"):
             listed += b"," + pair[1]
     if listed:
         named = _tokens(listed)
         passed = [pair for pair in passed if pair[0] not in named]
         credentials = [pair for pair in credentials if pair[0] not in named]
-    return RequestHeaders(passed, credentials, request_id, own)
+    return RequestHeaders(passed, credentials, request_id, own, encoded)
 
 
 def response_headers(incoming: Iterable[Header], own: list[Header]) -> list[Header]:
