@@ -679,6 +679,29 @@ async def test_tls_names_the_host_that_it_wants(client: UpstreamClient, tls: Tls
     assert names == ["localhost"]
 
 
+async def test_tls_can_want_another_name_than_the_hosts(client: UpstreamClient, tls: Tls) -> None:
+    async with FakeUpstream([answer(b"ok")], host="127.0.0.2", tls=tls.server) as up:
+        assert await fetch(client, Target.parse(up.url, tls.trusting, "localhost")) == b"ok"
+        assert (await up.request()).header("host") == up.url.removeprefix("https://").encode()
+        with pytest.raises(ConnectFailed, match="certificate"):
+            await fetch(client, Target.parse(up.url, tls.trusting, "other.example"))
+
+
+async def test_what_is_in_flight_on_a_retired_target_goes_on(client: UpstreamClient, tls: Tls) -> None:
+    go_on = asyncio.Event()
+    async with FakeUpstream([STREAM_HEAD, chunk(b"one"), go_on, chunk(b"two"), LAST_CHUNK], tls=tls.server) as up:
+        before, after = Target.parse(up.url, tls.trusting), Target.parse(up.url, tls.trusting, "localhost")
+        begun = await send(client, before)
+        assert await begun.read() == b"one"
+        client.retire(before)
+        other = await send(client, after)
+        go_on.set()
+        assert await read_all(begun) == b"two"
+        assert await read_all(other) == b"onetwo"
+        begun.close()
+        other.close()
+
+
 async def test_closing_over_tls_is_seen_at_once_even_with_unread_data(client: UpstreamClient, tls: Tls) -> None:
     async with FakeUpstream([STREAM_HEAD, *[chunk(b"x" * 65536)] * 200], tls=tls.server) as up:
         response = await send(client, Target.parse(up.url, tls.trusting))

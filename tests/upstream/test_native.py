@@ -441,3 +441,34 @@ async def test_being_out_of_file_descriptors_is_not_the_engines_fault() -> None:
                 os.close(number)
         assert await fetch(client, up) == b"hello"
     await client.aclose()
+
+
+async def test_connections_of_a_retired_target_close_when_idle_and_are_not_used_again(native: NativeClient) -> None:
+    async with FakeUpstream([answer(b"hello")]) as up:
+        assert await fetch(native, up) == b"hello"
+        native.retire(Target.parse(up.url))
+        await up.closed()
+        assert native.stats() == {}
+        assert await fetch(native, up) == b"hello"  # it may be used again
+        assert len(up.connections) == 2
+
+
+async def test_cutting_a_target_cuts_what_is_in_flight_since_before_it_was_retired(native: NativeClient) -> None:
+    async with FakeUpstream([STREAM_HEAD]) as up:
+        target = Target.parse(up.url)
+        response = await native.open(target, "GET", b"/", (), b"", Timeouts())
+        native.retire(target)
+        native.cut(target)
+        with pytest.raises(Truncated):
+            await response.read()
+        response.close()
+
+
+async def test_a_retired_target_leaves_nothing_behind_once_it_is_done(native: NativeClient) -> None:
+    async with FakeUpstream([answer(b"hello")]) as up:
+        for _ in range(3):
+            assert await fetch(native, up) == b"hello"
+            native.retire(Target.parse(up.url))
+        await up.closed(3)
+        gc.collect()
+        assert len(native._retired) == 0

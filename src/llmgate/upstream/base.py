@@ -28,9 +28,10 @@ class Target(NamedTuple):
     prefix: bytes = b""  # path that precedes every request path, without a trailing slash
     unix_path: str | None = None
     tls: ssl.SSLContext | None = None
+    server_name: str | None = None  # over TLS, what the certificate must be for and SNI says; None: the host
 
     @classmethod
-    def parse(cls, url: str, tls: ssl.SSLContext | None = None) -> Target:
+    def parse(cls, url: str, tls: ssl.SSLContext | None = None, server_name: str | None = None) -> Target:
         """From `http://host:port[/prefix]`, `https://…` (`tls` defaults to a verifying context) or `unix:/path`.
 
         Raises ValueError that says what is wrong with the URL.
@@ -59,6 +60,7 @@ class Target(NamedTuple):
             host_header=(name if default_port else f"{name}:{port}").encode("idna" if not name.isascii() else "ascii"),
             prefix=parts.path.rstrip("/").encode("ascii", "strict"),
             tls=(tls or ssl.create_default_context()) if secure else None,
+            server_name=server_name if secure else None,
         )
 
 
@@ -133,6 +135,10 @@ class UpstreamClient(Protocol):
     def cut(self, target: Target) -> None:
         """Close every connection to `target`, in use or idle: what is in flight there ends as if the engine had gone
         away. The target may be used again."""
+        ...
+
+    def retire(self, target: Target) -> None:
+        """There will be no more requests to `target`: its idle connections close, those in use once they are done."""
         ...
 
     async def aclose(self) -> None:

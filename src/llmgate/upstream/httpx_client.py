@@ -96,6 +96,7 @@ class HttpxClient:
     def __init__(self, idle_keepalive: float = 4.0) -> None:
         self._idle_keepalive = idle_keepalive
         self._transports: dict[tuple[Target, bool], httpx2.AsyncHTTPTransport] = {}
+        self._retired: list[httpx2.AsyncHTTPTransport] = []
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(
@@ -119,8 +120,13 @@ class HttpxClient:
                 self._background.add(closing)
                 closing.add_done_callback(self._background.discard)
 
+    def retire(self, target: Target) -> None:
+        """Idle connections close after `idle_keepalive` here."""
+        kept = [self._transports.pop((target, keep_alive), None) for keep_alive in (True, False)]
+        self._retired += [transport for transport in kept if transport is not None]
+
     async def aclose(self) -> None:
-        for transport in self._transports.values():
+        for transport in [*self._transports.values(), *self._retired]:
             await transport.aclose()
         await asyncio.gather(*self._background, return_exceptions=True)
 
@@ -173,6 +179,7 @@ class _Attempt:
                 "target": self._path,  # as it is, where a URL would be normalised
                 "timeout": {"connect": self._timeouts.connect},
                 "trace": self._trace,
+                **({"sni_hostname": self._target.server_name} if self._target.server_name else {}),
             },
         )
         try:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import socket
-import ssl
+from weakref import WeakKeyDictionary
 
 from llmgate.core.errors import ConnectFailed, ConnectionLost, ConnectTimeout, OutOfResources
 from llmgate.upstream.base import Headers, Target, Timeouts
 from llmgate.upstream.connection import Connection
 from llmgate.upstream.pool import Pool, PoolStats
+from llmgate.upstream.reasons import AFTER_HANDSHAKE, IN_HANDSHAKE, reason_of
 from llmgate.upstream.response import NativeResponse
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -31,6 +30,7 @@ class NativeClient:
     def __init__(self, idle_keepalive: float = 4.0) -> None:
         self._idle_keepalive = idle_keepalive
         self._pools: dict[Target, Pool] = {}
+        self._retired: WeakKeyDictionary[Pool, Target] = WeakKeyDictionary()  # kept alive by connections in use
         self._closed = False
 
     async def open(
@@ -61,6 +61,8 @@ class NativeClient:
             assert error is not None
             response.close()
             if not (reused and response.silent and isinstance(error, ConnectionLost)):
+                if target.tls is not None and response.silent and type(error) is ConnectionLost:
+                    raise ConnectionLost(f"{error.message}; {AFTER_HANDSHAKE}") from error
                 raise error
             connection = None  # it was closed just before we wrote: once more, and not on another that may be as old
 
@@ -68,11 +70,20 @@ class NativeClient:
         pool = self._pools.pop(target, None)
         if pool is not None:
             pool.close()
+        for retired, old in list(self._retired.items()):
+            if old._replace(tls=None, server_name=None) == target._replace(tls=None, server_name=None):
+                retired.close()
+
+    def retire(self, target: Target) -> None:
+        pool = self._pools.pop(target, None)
+        if pool is not None:
+            pool.retire()
+            self._retired[pool] = target
 
     async def aclose(self) -> None:
         """Close every connection, in use or idle; later calls of `open` raise RuntimeError."""
         self._closed = True
-        for pool in self._pools.values():
+        for pool in [*self._pools.values(), *self._retired]:
             pool.close()
         await asyncio.sleep(0)  # aborted transports close their sockets in the next turn of the loop
 
@@ -89,7 +100,7 @@ class NativeClient:
                 if target.unix_path is not None:
                     await loop.create_unix_connection(lambda: connection, target.unix_path)
                 else:
-                    server_name = None if target.tls is None else target.host
+                    server_name = None if target.tls is None else target.server_name or target.host
                     await loop.create_connection(
                         lambda: connection, target.host, target.port, ssl=target.tls, server_hostname=server_name
                     )
@@ -100,9 +111,11 @@ class NativeClient:
             if isinstance(error, TimeoutError):
                 raise ConnectTimeout(f"no connection to {where} within {timeout:g} s") from error
             if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise OutOfResources(f"the gateway cannot open another connection: {_reason(error)}") from error
+                raise OutOfResources(f"the gateway cannot open another connection: {reason_of(error)}") from error
+            if isinstance(error, ConnectionResetError) and not error.errno and target.tls is not None:
+                raise ConnectFailed(f"cannot connect to {where}: {IN_HANDSHAKE}") from error
             if isinstance(error, OSError | UnicodeError):  # UnicodeError: a host name that IDNA refuses
-                raise ConnectFailed(f"cannot connect to {where}: {_reason(error)}") from error
+                raise ConnectFailed(f"cannot connect to {where}: {reason_of(error)}") from error
             raise
         if not connection.open:
             raise ConnectionLost("the connection ended before the first byte of the answer")
@@ -120,16 +133,3 @@ def request_head(target: Target, method: str, path: bytes, headers: Headers, len
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in path:
         raise ValueError("a header or the path holds a CR, LF, NUL or space that does not belong there")
     return head
-
-
-def _reason(error: Exception) -> str:
-    """Why a connection failed, in words; event loops differ in the texts of their OSErrors."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate was refused: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "the host name cannot be resolved"
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__

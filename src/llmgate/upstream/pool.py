@@ -29,6 +29,7 @@ class Pool:
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # in order of idle_since; a dict for removal from its middle
         self._sweeper: asyncio.TimerHandle | None = None
+        self._retired = False
 
     def take(self) -> Connection | None:
         """An idle connection young enough to be still open at the other end, or None."""
@@ -46,9 +47,14 @@ class Pool:
     def close(self) -> None:
         for connection in tuple(self._open):
             connection.abort()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        self._stop_sweeping()
+
+    def retire(self) -> None:
+        """Close the idle ones, and the others once they are done."""
+        self._retired = True
+        for connection in tuple(self._idle):
+            connection.abort()
+        self._stop_sweeping()
 
     # Called by the connections ---------------------------------------------------------------------------------------
 
@@ -60,12 +66,20 @@ class Pool:
         self._idle.pop(connection, None)
 
     def put(self, connection: Connection) -> None:
+        if self._retired:
+            connection.abort()
+            return
         connection.idle_since = self._loop.time()
         self._idle[connection] = None
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(self._idle_keepalive, self._sweep)
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _stop_sweeping(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
 
     def _sweep(self) -> None:
         oldest = self._loop.time() - self._idle_keepalive

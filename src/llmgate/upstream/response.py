@@ -8,6 +8,7 @@ extensions) is bounded here.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from llmgate.core.errors import (
     UpstreamError,
 )
 from llmgate.upstream.base import Take
+from llmgate.upstream.reasons import reason_of
 
 HIGH_WATER = 64 * 1024  # bytes; more than this unread, and the engine is held back
 MAX_HEAD = 64 * 1024  # bytes, interim answers included
@@ -204,6 +206,8 @@ class NativeResponse:
             self._wake()
         elif self.status:
             self._fail(Truncated("the connection ended in the middle of the answer"))
+        elif isinstance(error, ssl.SSLError):  # in TLS 1.3 a certificate may be refused after the handshake
+            self._fail(ConnectionLost(f"the connection ended before the answer: {reason_of(error)}"))
         elif self._buffered:
             self._fail(ConnectionLost("the connection ended in the middle of the answer's head"))
         else:
