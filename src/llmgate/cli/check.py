@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -35,12 +35,14 @@ def _is_good(file: Path) -> bool:
 
 def _missing_files(config: Config) -> Iterator[str]:
     """Not a part of validation: `llmgate routes` may well look at a file that is meant for another machine."""
+    for section, tls in (("server", config.server.tls), ("admin", config.admin.tls)):
+        if tls is not None:
+            yield from _unreadable(f"{section}.tls", tls.files())
     for index, endpoint in enumerate(config.endpoints):
-        try:
-            if endpoint.tls_ca is not None:
-                endpoint.tls_ca.open("rb").close()
-        except OSError as error:
-            yield f"endpoints[{index}].tls_ca: {endpoint.tls_ca} cannot be read: {error.strerror}"
+        if endpoint.tls_ca is not None:
+            yield from _unreadable(f"endpoints[{index}]", [("tls_ca", endpoint.tls_ca)])
+        if endpoint.tls is not None:
+            yield from _unreadable(f"endpoints[{index}].tls", endpoint.tls.files())
     log = config.access_log.to
     if log and log not in STREAMS and not Path(log).absolute().parent.is_dir():
         yield f"access_log.to: the directory of {log} is not there"
@@ -50,3 +52,11 @@ def _missing_files(config: Config) -> Iterator[str]:
                 find_tokenizer(model.tokenizer)
         except TokenizerError as error:
             yield f"models[{index}].tokenizer: {error}"
+
+
+def _unreadable(section: str, files: Iterable[tuple[str, Path]]) -> Iterator[str]:
+    for key, path in files:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            yield f"{section}.{key}: {path} cannot be read: {error.strerror}"

@@ -5,15 +5,21 @@ from llmgate.config.load import from_data, load_file
 from llmgate.config.read import read_yaml
 from llmgate.config.schema import Config, EndpointConfig, ModelConfig, SloConfig
 from llmgate.config.source import ConfigFile, FileWatch
+from llmgate.config.tls import EndpointTls, ListenerTls
+from llmgate.config.tls_files import Tls, TlsFiles
 
 __all__ = [
     "Config",
     "ConfigError",
     "ConfigFile",
     "EndpointConfig",
+    "EndpointTls",
     "FileWatch",
+    "ListenerTls",
     "ModelConfig",
     "SloConfig",
+    "Tls",
+    "TlsFiles",
     "from_data",
     "load_file",
     "read_yaml",

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from llmgate.config.section import Section
+from llmgate.config.tls import EndpointTls, ListenerTls
 from llmgate.core.protocols import Router
 from llmgate.routing import profile, registry
 
@@ -87,10 +89,6 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         return None
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 def _network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text))
@@ -108,6 +106,7 @@ def _origin(text: str) -> str:
 class ServerConfig(Section):
     host: str = "0.0.0.0"
     port: Port = 8080
+    tls: ListenerTls | None = None
     body_limit: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Largest request body taken, in bytes; a larger one is answered 413."""
     max_in_flight: int = Field(default=10_000, ge=0)
@@ -148,6 +147,7 @@ class ServerConfig(Section):
 class AdminConfig(Section):
     host: str = "127.0.0.1"
     port: Port = 8081
+    tls: ListenerTls | None = None
     token: Secret = SecretStr("")
 
     @model_validator(mode="after")
@@ -210,8 +210,9 @@ class EndpointConfig(Section):
     node: str | None = None
     gpus: list[int | str] | None = None
     api_key: Secret = SecretStr("")
+    tls: EndpointTls | None = None
     tls_ca: Path | None = None
-    """PEM file of the authorities that an https engine's certificate is checked against; default: the system's."""
+    """The same as `tls.ca`, where there is nothing else to say."""
     kv_events: Annotated[Literal["auto", "off"] | KvEventsConfig, BeforeValidator(_kv_events)] = "auto"
     """What the engine tells of its KV cache; auto: from where it says itself (vLLM's GET /kv_event_sources)."""
 
@@ -224,6 +225,23 @@ class EndpointConfig(Section):
             except ValueError:
                 return {**values, "name": "unnamed"}  # the URL's own error is reported
         return values
+
+    @model_validator(mode="after")
+    def _tls_of_https(self) -> EndpointConfig:
+        if self.tls is not None and self.tls_ca is not None:
+            raise ValueError("tls_ca: belongs into tls, as its ca")
+        if self.tls is not None and not self.url.startswith("https:"):
+            raise ValueError(
+                f"tls: has no effect on {self.url.partition(':')[0]}: write https:// if the engine speaks it"
+            )
+        return self
+
+    @property
+    def client_tls(self) -> EndpointTls | None:
+        """What an https engine is connected to with; None for others."""
+        if self.tls is None and (self.tls_ca is not None or self.url.startswith("https:")):
+            return EndpointTls(ca=self.tls_ca)
+        return self.tls
 
 
 def _part(value: Any) -> Any:
