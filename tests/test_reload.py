@@ -298,7 +298,7 @@ async def test_a_model_has_timeouts_of_its_own_and_a_reload_changes_them(file: F
         (lambda data: data["admin"].update(host="localhost"), "admin.host: cannot change from 127.0.0.1 to localhost"),
         (lambda data: data["router"].update(policy="rund-robin"), "did you mean round-robin"),
         (lambda data: data["endpoints"].append(data["endpoints"][0]), "2 of them are named 'a'"),
-        (lambda data: data["endpoints"][0].update(tls_ca="/no.pem"), "endpoints[0]: a: tls_ca /no.pem cannot be used"),
+        (lambda data: data["endpoints"][0].update(tls_ca="/no.pem"), "endpoints[0]: a: tls.ca /no.pem cannot be used"),
         (lambda data: data.update(models=[{"name": "m", "tokenizer": "/no"}]), "models[0].tokenizer: no tokenizer at"),
         (lambda data: data.update(access_log={"to": "/no/log"}), "access_log.to: the access log /no/log cannot be"),
         (lambda data: data.update(nonsense=1), "nonsense: there is no such key"),
@@ -488,7 +488,7 @@ async def test_what_cannot_be_added_is_refused_with_the_reason(file: File) -> No
         for wrong, said in [
             ({"url": "ftp://x"}, "body.url: Value error, must be http"),
             ({"url": NOWHERE, "colour": "red"}, "body.colour"),
-            ({"url": "https://x", "tls_ca": "/no.pem"}, "tls_ca /no.pem cannot be used"),
+            ({"url": "https://x", "tls_ca": "/no.pem"}, "tls.ca /no.pem cannot be used"),
             ({"url": NOWHERE, "api_key": "canary key"}, "must not contain blanks"),
         ]:
             answer = await add(served, **wrong)

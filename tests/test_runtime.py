@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from llmgate.config import TlsFiles
 from llmgate.core.types import TerminationCause
 from llmgate.gateway.server import PortInUse
-from llmgate.runtime import Contexts, Gateway, _destination
+from llmgate.gateway.tls import destination_of
+from llmgate.runtime import Gateway
 from llmgate.testing.fake_upstream import LAST_CHUNK, STREAM_HEAD, chunk
 from llmgate.upstream.base import Target
 from tests.support.fake_engine import DONE, FakeEngine, completion, gone, until
@@ -152,7 +154,7 @@ async def test_a_port_in_use_is_said_in_a_sentence_and_nothing_is_left_bound(sec
 
 async def test_an_authority_that_cannot_be_read_is_said_in_a_sentence() -> None:
     endpoint = {"url": "https://127.0.0.1:1", "tls_ca": "/nowhere.pem"}
-    with pytest.raises(ValueError, match=r"^a: tls_ca /nowhere\.pem cannot be used"):
+    with pytest.raises(ValueError, match=r"^a: tls\.ca /nowhere\.pem cannot be used: No such file or directory"):
         Gateway(config(endpoint))
 
 
@@ -183,10 +185,10 @@ def test_the_same_authorities_are_the_same_target_so_that_a_reload_keeps_its_con
     authorities = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(authorities))
     made = config({"url": "https://127.0.0.1:1", "tls_ca": str(authorities)}, "https://127.0.0.1:2")
-    contexts: Contexts = {}
+    files = TlsFiles()
 
     def targets() -> list[Target]:
-        return [_destination(made, endpoint, contexts).target for endpoint in made.endpoints]
+        return [destination_of(made, endpoint, files).target for endpoint in made.endpoints]
 
     before = targets()
     assert targets() == before

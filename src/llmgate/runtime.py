@@ -7,7 +7,6 @@ import contextlib
 import logging
 import math
 import resource
-import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,7 +14,15 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from llmgate.config import Config, ConfigError, ConfigFile, EndpointConfig, FileWatch, SloConfig
+from llmgate.config import (
+    Config,
+    ConfigError,
+    ConfigFile,
+    EndpointConfig,
+    FileWatch,
+    SloConfig,
+    TlsFiles,
+)
 from llmgate.core.errors import ProtocolViolation
 from llmgate.core.hardware import prior_weight
 from llmgate.core.health import HealthPolicy
@@ -37,17 +44,19 @@ from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy, ProxySettings
 from llmgate.gateway.server import Server, Switch, bind
+from llmgate.gateway.tls import Listeners, destination_of, listeners_of, warn_of_unchecked
 from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
+from llmgate.telemetry.certificates import Certificate, CertificateCollector, Reminders
 from llmgate.telemetry.data_port import DataPortCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.telemetry.pulse import Pulse
 from llmgate.telemetry.tokenizers import ESTIMATED, TokenizerCollector
 from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
-from llmgate.upstream.base import Target, Timeouts, UpstreamClient
+from llmgate.upstream.base import Timeouts, UpstreamClient
 from llmgate.upstream.native import NativeClient
 from llmgate.wire.forwarded import ClientAddress
 
@@ -81,8 +90,10 @@ class Gateway:
         self._clock = clock
         self._endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}  # the members' configuration
         self._added: set[str] = set()  # those of them that came by the admin port
-        self._contexts: Contexts = {}
-        members = [Member(_spec(each), _destination(config, each, self._contexts)) for each in config.endpoints]
+        self._tls_files = TlsFiles()
+        self._listeners = listeners_of(config, self._tls_files)
+        members = [Member(_spec(each), destination_of(config, each, self._tls_files)) for each in config.endpoints]
+        warn_of_unchecked(config.endpoints)
         self.pool = EndpointPool(
             [member.spec for member in members], aliases=_aliases(config), health=_health_policy(config)
         )
@@ -133,7 +144,13 @@ class Gateway:
             started_at=int(time.time()),
         )
         self.app.allow_origins(_cors(config))
-        self._data = Server(self.app, data_socket, drain=config.timeouts.drain, protocol=GatewayProtocol)
+        self._data = Server(
+            self.app,
+            data_socket,
+            drain=config.timeouts.drain,
+            protocol=GatewayProtocol,
+            tls=self._listeners.data_context,
+        )
         self.gate.in_flight = self._data.server_state.tasks
         connections = self._data.server_state.connections
         self.metrics.registry.register(DataPortCollector(self.gate, lambda: len(connections)))
@@ -148,7 +165,8 @@ class Gateway:
             clock=clock,
         )
         self._admin_app = Switch(self._make_admin_app(config))
-        self._admin = Server(self._admin_app, admin_socket, drain=1.0)
+        self._admin = Server(self._admin_app, admin_socket, drain=1.0, tls=self._listeners.admin_context)
+        self.metrics.registry.register(CertificateCollector(self._certificates))
 
     async def run(self) -> None:
         """Serve until `stop`; then drain, and return when every charge is settled and every connection closed."""
@@ -158,6 +176,7 @@ class Gateway:
         servers = [asyncio.create_task(self._admin.run_until_stopped())]
         if self._watch is not None:
             self._spawn(self._follow_file(self._watch))
+        self._spawn(self._follow_certificates())
         try:
             if self.config.server.reuse_port:
                 await self._get_ready()
@@ -214,7 +233,9 @@ class Gateway:
                 self.metrics.reloaded("refused")
                 raise
             old_log = self.access_log
+            await self._use(plan.listeners)
             changes = self._apply(plan)
+            warn_of_unchecked(plan.endpoints[name] for name in (*changes.added, *changes.changed))
             if old_log is not None and old_log is not self.access_log:
                 await old_log.close()
             self.metrics.reloaded("applied")
@@ -238,7 +259,8 @@ class Gateway:
         async with self._changing:
             if wanted.name in self._endpoints:
                 raise NameTaken(wanted.name)
-            destination = await asyncio.to_thread(_destination, self.config, wanted, self._contexts)
+            destination = await asyncio.to_thread(destination_of, self.config, wanted, self._tls_files)
+            warn_of_unchecked([wanted])
             endpoint = self.fleet.add(Member(_spec(wanted), destination))
             self._endpoints[wanted.name] = wanted
             self._added.add(wanted.name)
@@ -262,9 +284,14 @@ class Gateway:
         members: list[Member] = []
         for index, endpoint in enumerate(endpoints.values()):
             try:
-                members.append(Member(_spec(endpoint), _destination(config, endpoint, self._contexts)))
+                members.append(Member(_spec(endpoint), destination_of(config, endpoint, self._tls_files)))
             except ValueError as error:
                 problems.append(f"endpoints[{index}]: {error}")
+        listeners = self._listeners
+        try:
+            listeners = listeners_of(config, self._tls_files).better_than(self._listeners, time.time())
+        except ValueError as error:
+            problems.append(str(error))
         tokenizers: dict[str, TokenCounter] = {}
         loaded = {model.tokenizer: model.name for model in self.config.models if model.name in self._intake.tokenizers}
         given = {model.tokenizer for model in self.config.models}
@@ -289,7 +316,7 @@ class Gateway:
             raise ConfigError(source, problems)
         router = self.scheduler.router if config.router == self.config.router else config.router.create()
         admin = self._admin_app.app if config.admin == self.config.admin else self._make_admin_app(config)
-        return _Plan(config, endpoints, set(added), members, tokenizers, router, log, admin)
+        return _Plan(config, endpoints, set(added), members, listeners, tokenizers, router, log, admin)
 
     def _apply(self, plan: _Plan) -> ReloadView:
         """Put a plan into effect. Nothing in here waits or fails, so no request sees half of it."""
@@ -313,8 +340,7 @@ class Gateway:
         self.app.body_limit = config.server.body_limit
         self.app.allow_origins(_cors(config))
         self._admin_app.app = plan.admin_app
-        in_use = {member.destination.target.tls for member in plan.members}
-        self._contexts = {trusted: tls for trusted, tls in self._contexts.items() if tls in in_use}
+        self._forget_unused_tls()
         sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]
         return ReloadView(
             added=changes.added,
@@ -341,6 +367,69 @@ class Gateway:
             await asyncio.sleep(self.config.reload.watch or UNWATCHED_SECONDS)
             if self.config.reload.watch and await asyncio.to_thread(watch.changed):
                 await self._reload_and_tell()
+
+    # Certificates ----------------------------------------------------------------------------------------------------
+
+    async def _follow_certificates(self) -> None:
+        """Takes in certificates and keys whose files have changed, however wrong the configuration's file may be now:
+        one that is about to expire cannot wait for that."""
+        refused = ""
+        told = Reminders(time.time)
+        while True:
+            for message in told.due(self._certificates()):
+                logger.warning("%s", message)
+            await asyncio.sleep(self.config.reload.watch or UNWATCHED_SECONDS)
+            if not self.config.reload.watch:
+                continue
+            try:
+                await self._renew()
+                refused = ""
+            except (ValueError, OSError) as error:
+                if str(error) != refused:
+                    refused = str(error)
+                    logger.error("changed files are not taken in, those of before stay in effect: %s", error)
+
+    async def _renew(self) -> None:
+        """Raises ValueError with what is wrong, and has changed nothing then; OSError."""
+        async with self._changing:
+            secure = [each for each in self._endpoints.values() if each.client_tls is not None]
+            if not secure and self._listeners == (None, None):
+                return
+            listeners, destinations = await asyncio.to_thread(self._tls_again, secure)
+            if listeners != self._listeners:
+                await self._use(listeners)
+                logger.info("new connections of clients get the certificates of the changed files")
+            for each, destination in zip(secure, destinations, strict=True):
+                endpoint = self.pool.get(each.name)
+                if endpoint is not None and destination != self._destinations[each.name]:
+                    self.fleet.add(Member(endpoint.spec, destination))
+                    logger.info("%s: new connections are made with the changed files of its tls", each.name)
+            self._forget_unused_tls()
+
+    def _tls_again(self, endpoints: list[EndpointConfig]) -> tuple[Listeners, list[Destination]]:
+        listeners = listeners_of(self.config, self._tls_files).better_than(self._listeners, time.time())
+        return listeners, [destination_of(self.config, each, self._tls_files) for each in endpoints]
+
+    async def _use(self, listeners: Listeners) -> None:
+        """For connections of clients from now on. Raises OSError."""
+        await self._data.use_tls(listeners.data_context)
+        await self._admin.use_tls(listeners.admin_context)
+        self._listeners = listeners
+
+    def _forget_unused_tls(self) -> None:
+        in_use = {destination.target.tls for destination in self._destinations.values()}
+        self._tls_files.keep(in_use | {self._listeners.data_context, self._listeners.admin_context})
+
+    def _certificates(self) -> list[Certificate]:
+        """Those that the gateway shows to others."""
+        listeners = (("server.tls", self._listeners.data), ("admin.tls", self._listeners.admin))
+        shown = [Certificate(section, "", tls.expires) for section, tls in listeners if tls and tls.expires]
+        for name, destination in self._destinations.items():
+            if (expires := self._tls_files.expiry(destination.target.tls)) is not None:
+                shown.append(Certificate("endpoints.tls", name, expires))
+        return shown
+
+    # -----------------------------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -418,6 +507,7 @@ class _Plan:
     endpoints: dict[str, EndpointConfig]  # the file's, then those added by hand
     added: set[str]  # names of the latter
     members: list[Member]
+    listeners: Listeners
     tokenizers: dict[str, TokenCounter]
     router: Router
     access_log: AccessLog | None
@@ -525,30 +615,6 @@ def _spec(endpoint: EndpointConfig) -> EndpointSpec:
 def _kv_events(endpoint: EndpointConfig) -> KvEventSource | Literal["auto", "off"]:
     stated = endpoint.kv_events
     return stated if isinstance(stated, str) else KvEventSource(stated.endpoint, stated.replay, stated.topic)
-
-
-Contexts = dict[bytes, ssl.SSLContext]
-"""By what they trust: the text of a PEM file, or nothing for the system's authorities. A context is a part of what
-tells targets apart, so one that stays the same keeps the connections that there are."""
-
-
-def _destination(config: Config, endpoint: EndpointConfig, contexts: Contexts) -> Destination:
-    tls = _tls(endpoint, contexts) if endpoint.tls_ca or endpoint.url.startswith("https:") else None
-    key = endpoint.api_key.get_secret_value()
-    if key:
-        credentials = ((b"authorization", b"Bearer " + key.encode()),)
-        return Destination(Target.parse(endpoint.url, tls), credentials)
-    return Destination(Target.parse(endpoint.url, tls), None if config.server.forward_authorization else ())
-
-
-def _tls(endpoint: EndpointConfig, contexts: Contexts) -> ssl.SSLContext:
-    try:
-        authorities = b"" if endpoint.tls_ca is None else endpoint.tls_ca.read_bytes()
-        if authorities not in contexts:
-            contexts[authorities] = ssl.create_default_context(cafile=endpoint.tls_ca)
-        return contexts[authorities]
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"{endpoint.name}: tls_ca {endpoint.tls_ca} cannot be used: {error}") from None
 
 
 def _load_tokenizers(config: Config) -> dict[str, TokenCounter]:

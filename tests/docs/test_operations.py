@@ -10,6 +10,7 @@ from llmgate.gateway.admin import create_admin_app
 from llmgate.gateway.gate import Gate, Limits
 from llmgate.routing import registry
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
+from llmgate.telemetry.certificates import Certificate, CertificateCollector
 from llmgate.telemetry.data_port import DataPortCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
@@ -46,6 +47,7 @@ def busy_metrics() -> str:
     index.lags[0] = 0.1
     metrics.registry.register(KvEventsCollector(endpoints, index))
     metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
+    metrics.registry.register(CertificateCollector(lambda: [Certificate("server.tls", "", 0.0)]))
     metrics.registry.register(DataPortCollector(Gate(Limits()), lambda: 1))
     Pulse(metrics.registry, lambda _: None, lambda: 0.0)
     return metrics.render()[0].decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ class RawClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+
+    @property
+    def serial_number(self) -> str:
+        """Of the certificate that the gateway showed."""
+        certificate = self._writer.get_extra_info("ssl_object").getpeercert()
+        return str(certificate["serialNumber"])
 
     def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -100,8 +107,8 @@ class RawClient:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[RawClient]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26)
+async def connect(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawClient]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26, ssl=tls)
     try:
         yield RawClient(reader, writer)
     finally:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import httpx2
 
 from llmgate.config import Config, ConfigFile, from_data
+from llmgate.config.schema import AdminConfig, ServerConfig
 from llmgate.core.health import State
 from llmgate.core.types import Kind
 from llmgate.gateway.client import Client
@@ -53,9 +54,9 @@ class Served:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.url = f"http://127.0.0.1:{gateway.data_port}"
-        self.client = _client(gateway.data_port)
-        self.admin = _client(gateway.admin_port)
+        self.client = _client(gateway.data_port, gateway.config.server)
+        self.admin = _client(gateway.admin_port, gateway.config.admin)
+        self.url = str(self.client.base_url).rstrip("/")
         self._left_in_use: list[object] = []
         self._before = asyncio.all_tasks()
         self.ended = asyncio.create_task(self._run_and_look())
@@ -167,10 +168,11 @@ class Served:
         await self.gateway.run()
 
 
-def _client(port: int) -> httpx2.AsyncClient:
+def _client(port: int, section: ServerConfig | AdminConfig) -> httpx2.AsyncClient:
+    scheme = "http" if section.tls is None else "https"
     limits = httpx2.Limits(max_connections=None)
-    # verify: loading the authorities takes longer than a test does, and there is no TLS here
-    return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, limits=limits, verify=False)
+    # verify: loading the authorities takes longer than a test does; what certificates are for has tests of its own
+    return httpx2.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=20, limits=limits, verify=False)
 
 
 @asynccontextmanager

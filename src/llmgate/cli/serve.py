@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from llmgate.config import Config, ConfigError, ConfigFile, from_data, read_yaml
+from llmgate.config.schema import AdminConfig, ServerConfig
 from llmgate.routing.registry import BUILT_IN, DEFAULT
 
 
@@ -109,8 +110,8 @@ def run(config: Config, source: ConfigFile | None = None) -> int:
         loop.add_signal_handler(signal.SIGHUP, gateway.hang_up)
         click.echo(
             f"llmgate: {len(config.endpoints)} endpoints, policy {config.router.policy}, "
-            f"on http://{_shown(config.server.host)}:{gateway.data_port} "
-            f"(admin http://{_shown(config.admin.host)}:{gateway.admin_port})",
+            f"on {_scheme(config.server)}://{_shown(config.server.host)}:{gateway.data_port} "
+            f"(admin {_scheme(config.admin)}://{_shown(config.admin.host)}:{gateway.admin_port})",
             err=True,
         )
         gc.collect()
@@ -144,6 +145,10 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _with_scheme(url: str) -> str:
     return url if "://" in url or url.startswith("unix:") else f"http://{url}"
+
+
+def _scheme(port: ServerConfig | AdminConfig) -> str:
+    return "http" if port.tls is None else "https"
 
 
 def _shown(host: str) -> str:

@@ -127,9 +127,11 @@ class Fleet:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _update(self, endpoint: Endpoint, member: Member) -> None:
-        before = endpoint.spec
+        before, target = endpoint.spec, self._destinations[endpoint.name].target
         self._scheduler.pool.update(endpoint, member.spec)
         self._destinations[endpoint.name] = member.destination
+        if not self._is_wanted(target):  # other TLS from now on; what is in flight goes on with that of before
+            self._client.retire(target)
         if (before.engine, before.models) != (member.spec.engine, member.spec.models):
             self._monitor.rewatch(endpoint)
 
@@ -155,9 +157,12 @@ class Fleet:
         if self._scheduler.pool.get(endpoint.name) is endpoint:
             del self._destinations[endpoint.name]
             self._forget(endpoint)
-        if all(destination.target != target for destination in self._destinations.values()):
+        if not self._is_wanted(target):
             self._client.cut(target)
         logger.info("%s has left%s", endpoint.name, f"; {left} requests were still in flight" if left else "")
+
+    def _is_wanted(self, target: Target) -> bool:
+        return any(destination.target == target for destination in self._destinations.values())
 
     def _forget(self, endpoint: Endpoint) -> None:
         self._monitor.unwatch(endpoint)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from llmgate.gateway.asgi import ASGIApp, Receive, Scope, Send
 KEEP_ALIVE_SECONDS = 75
 """How long an idle client connection is kept: nginx's keepalive_timeout."""
 BACKLOG = 4096
+HANDSHAKE_SECONDS = 10.0
+"""How long a client has for the TLS handshake: as long as for its headers. Only then does its connection count."""
 LAST_WORDS_SECONDS = 1.0
 """How long clients that are cut off at the deadline have to take the error that says so."""
 
@@ -56,6 +59,7 @@ class Server(uvicorn.Server):
         *,
         drain: float,
         protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -74,6 +78,40 @@ class Server(uvicorn.Server):
             )
         )
         self._listener = listener
+        self._tls = tls
+        self.servers: list[asyncio.Server] = []
+
+    async def use_tls(self, context: ssl.SSLContext | None) -> None:
+        """For connections from now on; those that there are, or are being made, stay what they are. None: no TLS.
+
+        Raises OSError, and has changed nothing then.
+        """
+        if context is self._tls:
+            return
+        if self.servers:
+            listener = self._listener.dup()  # of the same queue: no connection is lost between the two
+            try:
+                server = await self._listen(listener, context)
+            except BaseException:
+                listener.close()
+                raise
+            before, self.servers, self._listener = self.servers, [server], listener
+            for each in before:
+                each.close()
+        self._tls = context
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])  # for uvicorn a server's TLS is for life
+        self.servers = [await self._listen(self._listener, self._tls)]
+
+    async def _listen(self, listener: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            self._protocol,
+            sock=listener,
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
+        )
 
     async def run_until_stopped(self) -> None:
         """Returns when everything in flight has ended, or was cancelled at the deadline and has then ended."""
@@ -93,11 +131,18 @@ class Server(uvicorn.Server):
         waiting = list(_accept_all(self._listener))
         for server in self.servers:
             server.close()
-        loop = asyncio.get_running_loop()
-        for connection in waiting:
-            with contextlib.suppress(OSError):  # it has gone already
-                await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.gather(*map(self._take_in, waiting))
         await super().shutdown(sockets)
+
+    async def _take_in(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # it has gone already, or does not speak TLS
+            await loop.connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else LAST_WORDS_SECONDS,
+            )
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]
