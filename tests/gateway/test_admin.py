@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +22,6 @@ from tests.support.control import FakeControl
 SOCKET = "/run/vllm.sock"
 NOW = 1000.0
 UNIX_NOW = 1_700_000_000.0
-OPEN = {*load_assets(), "/openapi.json"}
 
 
 class CheapestFirst(Router):
@@ -346,21 +345,94 @@ async def test_two_decisions_of_one_request_id_are_told_apart_and_each_stays_the
 # Who may ask
 
 
-async def test_with_a_token_everything_but_the_static_pages_wants_it(scheduler: Scheduler) -> None:
-    """Every route, so that a new one cannot be forgotten."""
+ACCESS = {
+    ("GET", "/"): "everyone",
+    ("GET", "/dashboard.css"): "everyone",
+    ("GET", "/dashboard.js"): "everyone",
+    ("GET", "/docs"): "everyone",
+    ("GET", "/docs.css"): "everyone",
+    ("GET", "/docs.js"): "everyone",
+    ("GET", "/openapi.json"): "everyone",
+    ("GET", "/metrics"): "operators",
+    ("GET", "/api/config"): "operators",
+    ("GET", "/api/decisions"): "operators",
+    ("GET", "/api/endpoints"): "operators",
+    ("POST", "/api/endpoints"): "operators",
+    ("DELETE", "/api/endpoints/{name}"): "operators",
+    ("POST", "/api/endpoints/{name}/drain"): "operators",
+    ("POST", "/api/endpoints/{name}/undrain"): "operators",
+    ("POST", "/api/reload"): "operators",
+}
+"""Who may ask for what, where there is a token. What everyone may see are files of the distribution."""
+
+
+def test_every_route_is_in_the_table_of_who_may_ask_for_it(scheduler: Scheduler) -> None:
     app = app_of(scheduler, token="sesame")
-    seen = set()
-    for method, path in routes(app):
-        path = path.replace("{name}", "a").replace("{name:path}", "a")
-        seen.add(path)
-        body = {"url": "http://c"} if (method, path) == ("POST", "/api/endpoints") else None
-        status = (await ask(app, path, method, json=body)).status_code
-        assert status == (200 if path in OPEN else 401), path
-        status = (await ask(app, path, method, json=body, authorization="Bearer sesame")).status_code
-        assert status in (200, 201, 202), path
-    assert seen > OPEN
-    assert {"/metrics", "/api/endpoints", "/api/decisions", "/api/endpoints/a/drain"} <= seen
-    assert {"/api/endpoints/a", "/api/config", "/api/reload"} <= seen
+    found = {(method, path.replace(":path", "")) for method, path in routes(app)}
+    assert found == set(ACCESS)
+    # and that nothing is served in a way that the list above does not know
+    assert {type(route).__name__ for route in app.routes} <= {"APIRoute", "Route", "_IncludedRouter"}
+
+
+@pytest.mark.parametrize(("method", "path"), ACCESS)
+@pytest.mark.parametrize("key", [None, "key-of-a-user", "sesame"], ids=["no key", "user key", "admin key"])
+async def test_each_route_is_for_those_whom_the_table_says(
+    scheduler: Scheduler, method: str, path: str, key: str | None
+) -> None:
+    control = FakeControl()
+    app = app_of(scheduler, token="sesame", control=control)
+    given = {} if key is None else {"authorization": f"Bearer {key}"}
+    body = {"url": "http://c"} if (method, path) == ("POST", "/api/endpoints") else None
+    status = (await ask(app, path.replace("{name}", "a"), method, json=body, **given)).status_code
+    if key == "sesame" or ACCESS[method, path] == "everyone":
+        assert status in (200, 201, 202)
+    else:
+        assert status == 401
+        assert control.calls == []
+        assert not any(endpoint.draining for endpoint in scheduler.pool)
+
+
+@pytest.mark.parametrize("key", [None, "sesame"])
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_large_body_is_refused_before_it_is_kept(
+    scheduler: Scheduler, key: str | None, announced: bool
+) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(64):
+            taken += 1
+            yield b" " * 2**20
+
+    given = {} if key is None else {"authorization": f"Bearer {key}"}
+    given |= {"content-length": str(64 * 2**20)} if announced else {}
+    transport = ASGITransport(app_of(scheduler, token="sesame"))
+    async with AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/api/endpoints", content=endless(), headers=given)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert taken < 4
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff\xfe", b'{"url": "\\ud800"}', b"{" * 10])
+async def test_a_body_that_is_no_json_is_the_clients_mistake(scheduler: Scheduler, body: bytes) -> None:
+    control = FakeControl()
+    transport = ASGITransport(app_of(scheduler, control=control))
+    async with AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/api/endpoints", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert control.calls == []
+
+
+@pytest.mark.parametrize("path", ["/..%2f..%2fetc/passwd", "/%2e%2e/config.yaml", "/dashboard.js%00", "/dashboard"])
+async def test_nothing_but_the_pages_themselves_is_served(scheduler: Scheduler, path: str) -> None:
+    assert (await ask(app_of(scheduler), path)).status_code == 404
+
+
+async def test_ranges_of_pages_are_not_served_so_that_they_cost_nothing(scheduler: Scheduler) -> None:
+    ranges = "bytes=" + ",".join(f"{n}-" for n in range(20_000))
+    answer = await ask(app_of(scheduler), "/dashboard.js", range=ranges)
+    assert (answer.status_code, answer.content) == (200, load_assets()["/dashboard.js"][0])
 
 
 @pytest.mark.parametrize(

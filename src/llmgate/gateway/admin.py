@@ -20,7 +20,7 @@ from llmgate.config import Config, ConfigError, EndpointConfig
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint
 from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
-from llmgate.gateway.admin_guard import BrowserGuard, error_response, require
+from llmgate.gateway.admin_guard import BodyLimit, BrowserGuard, error_response, require
 from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView, ReloadView
 from llmgate.gateway.control import Control, NameTaken, NothingToReload
 from llmgate.telemetry.metrics import Metrics
@@ -56,6 +56,7 @@ def create_admin_app(
         docs_url=None,  # FastAPI's pages run scripts from elsewhere beside the dashboard's token: ours is in dashboard/
         redoc_url=None,
     )
+    app.add_middleware(BodyLimit)
     app.add_middleware(BrowserGuard, hosts=None if token else hosts)
     app.add_exception_handler(StarletteHTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
