@@ -12,7 +12,7 @@ import zmq
 from llmgate.core.blocks import BlockIndex
 from llmgate.core.types import KvEventSource
 from llmgate.probes import kv_socket
-from llmgate.probes.kv_socket import ATTEMPTS, KvSocket, at_host
+from llmgate.probes.kv_socket import ATTEMPTS, KvSocket, as_told, at_host
 from llmgate.probes.kv_stream import KvStream
 from tests.core import make
 from tests.probes.kv_make import keys, stored
@@ -201,6 +201,33 @@ async def test_an_address_that_cannot_be_used_is_refused(following: Following) -
 )
 def test_what_is_bound_on_all_addresses_is_reached_on_the_endpoints_host(bound: str, host: str, reached: str) -> None:
     assert at_host(bound, host) == reached
+
+
+@pytest.mark.parametrize("address", ["tcp://169.254.169.254:80", "tcp://[fe80::1]:5557"])
+def test_an_engine_cannot_send_us_to_a_link_local_address(address: str) -> None:
+    with pytest.raises(OSError, match="link-local"):
+        as_told(KvEventSource(address), "10.0.0.7")
+    with pytest.raises(OSError, match="link-local"):
+        as_told(KvEventSource("tcp://*:5557", address), "10.0.0.7")
+
+
+def test_a_link_local_host_of_the_endpoint_itself_is_reached() -> None:
+    told = KvEventSource("tcp://169.254.1.2:5557", "tcp://169.254.1.2:5558")
+    assert as_told(told, "169.254.1.2") == told
+
+
+@pytest.mark.parametrize(
+    ("told", "followed"),
+    [
+        ("tcp://metadata.internal:80", "tcp://*:80"),
+        ("tcp://*:5558", "tcp://*:5558"),
+        ("tcp://10.0.0.7:5558", "tcp://10.0.0.7:5558"),
+        ("tcp://[::]:5558", "tcp://[::]:5558"),
+        ("ipc:///run/kv", "ipc:///run/kv"),
+    ],
+)
+def test_a_name_that_an_engine_tells_for_replays_is_not_looked_up(told: str, followed: str) -> None:
+    assert as_told(KvEventSource("tcp://*:5557", told), "node-a").replay == followed
 
 
 def reached(following: Following, count: str, number: int) -> bool:

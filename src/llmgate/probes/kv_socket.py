@@ -7,8 +7,11 @@ that requests wait for no more than that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import zmq
@@ -47,6 +50,8 @@ class KvSocket:
         host: str,
         warn: Callable[[str], None],
     ) -> None:
+        if told_by_engine:
+            source = as_told(source, host)
         self._loop = asyncio.get_running_loop()
         self._stream = stream
         self._warn = warn
@@ -178,6 +183,26 @@ def attach(socket: zmq.Socket[bytes], address: str, *, told_by_engine: bool, hos
             socket.connect(address)
         else:
             socket.bind(f"tcp://*:{urlsplit(address).port}")
+
+
+def as_told(source: KvEventSource, host: str) -> KvEventSource:
+    """What an engine tells, as far as it is followed. Its replays it binds itself: a name in their address is its own
+    of itself, and not ours to look up. Raises OSError for an address that it may not send us to."""
+    _refuse_link_local(source.endpoint, host)
+    if source.replay is None:
+        return source
+    _refuse_link_local(source.replay, host)
+    parts = urlsplit(source.replay)
+    named = parts.scheme == "tcp" and "*" not in source.replay and not _is_number(parts.hostname or "")
+    return replace(source, replay=f"tcp://*:{parts.port}") if named else source
+
+
+def _refuse_link_local(address: str, host: str) -> None:
+    """An engine may not send us to the metadata service of our machine's cloud. Raises OSError."""
+    told = urlsplit(address).hostname or ""
+    with contextlib.suppress(ValueError):  # a name, or a wildcard
+        if told != host and ipaddress.ip_address(told).is_link_local:
+            raise OSError(errno.EACCES, f"{address}: it is link-local, and not the host of the endpoint's URL")
 
 
 def at_host(address: str, host: str) -> str:
