@@ -16,6 +16,7 @@ import click
 from llmgate.config import Config, ConfigError, ConfigFile, from_data, read_yaml
 from llmgate.config.schema import AdminConfig, ServerConfig
 from llmgate.routing.registry import BUILT_IN, DEFAULT
+from llmgate.telemetry.crash import WithoutTexts
 
 
 @click.command(
@@ -54,6 +55,8 @@ def serve(
             "behind different engines if that is not enough."
         )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(WithoutTexts())
 
     def read() -> Config:
         return load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy, reuse_port=reuse_port)

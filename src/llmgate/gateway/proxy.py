@@ -38,6 +38,7 @@ from llmgate.gateway.intake import Intake
 from llmgate.gateway.keep_alive import KeptAlive
 from llmgate.gateway.promises import compare
 from llmgate.telemetry.access_log import AccessLog
+from llmgate.telemetry.crash import without_texts
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.asked import wanted_slo, wants_explanation
@@ -163,7 +164,7 @@ class Proxy:
                 self._metrics.rejected(error.code or error.type)
             await self._break_off(exchange, error)
         except Exception as error:  # a bug, ours or a third-party router's: the client gets an answer all the same
-            logger.exception("request %s failed inside the gateway", exchange.id)
+            logger.error("request %s failed inside the gateway: %s", exchange.id, without_texts(error))
             if exchange.endpoint is None:
                 self._metrics.rejected(InternalError.code)
             await self._break_off(exchange, InternalError(f"The gateway failed: {type(error).__name__}."))
