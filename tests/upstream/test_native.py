@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import resource
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -415,6 +417,40 @@ async def test_a_connection_that_is_held_back_is_not_reused(
     connection.data_received(LAST_CHUNK)  # a transport over TLS may still have had this
     response.close()
     assert transport.aborted
+
+
+IDLE = 0.1
+
+
+async def test_a_stream_outlives_a_stop_that_is_longer_than_its_idle_timeout(native: NativeClient) -> None:
+    """Both loops look at sockets before they look at timers, so what has come meanwhile counts."""
+    stopped, sent = threading.Event(), threading.Event()
+
+    def engine(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5)
+            connection.recv(65536)
+            connection.sendall(STREAM_HEAD + chunk(b"before"))
+            stopped.wait(5)
+            connection.sendall(chunk(b"meanwhile"))
+            threading.Event().wait(3 * IDLE)  # a stop takes real time
+            sent.set()
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=engine, args=(listener,), daemon=True)
+        thread.start()
+        target = Target.parse(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        response = await native.open(target, "GET", b"/", (), b"", Timeouts(idle=IDLE))
+        assert await response.read() == b"before"
+        reading = asyncio.ensure_future(response.read())
+        await asyncio.sleep(0)
+        stopped.set()
+        sent.wait(5)  # the whole process stands still
+        assert await reading == b"meanwhile"
+        response.close()
+        await asyncio.to_thread(thread.join)
 
 
 async def test_being_out_of_file_descriptors_is_not_the_engines_fault() -> None:
