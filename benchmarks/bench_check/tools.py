@@ -68,6 +68,7 @@ def guidellm(load: Load, seed: int, home: Path) -> tuple[Figures, Lengths]:
             *(str(environment(home, GUIDELLM) / "guidellm"), "run", "--disable-console"),
             *("--backend", f"kind=openai_http,target={load.url},model={load.model}"),
             *("--profile", profile),
+            *("--seed", f"kind=static,value={seed}"),
             *("--constraint", f"kind=max_requests,count={load.requests}"),
             *("--tokenizer", f"kind=hf_auto,model={find_tokenizer(EMBEDDED)}"),
             *(

@@ -540,6 +540,8 @@ def _limits(config: Config) -> Limits:
         server.max_buffered_bytes or sys.maxsize,
         server.max_loop_lag or math.inf,
         server.send_timeout or math.inf,
+        server.head_timeout or math.inf,
+        server.body_timeout or math.inf,
     )
 
 

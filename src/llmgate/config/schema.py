@@ -119,6 +119,10 @@ class ServerConfig(Section):
     """Seconds: while the event loop is later than this, requests are answered 503. 0: no limit."""
     send_timeout: float = Field(default=60.0, ge=0, le=86_400, allow_inf_nan=False)
     """Seconds in which a client must take what has piled up for it, or it is cut off. 0: no limit."""
+    head_timeout: float = Field(default=10.0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds for the head of a request from its first byte, or for the first head of a connection. 0: no limit."""
+    body_timeout: float = Field(default=60.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Seconds in which the body must come, and one more for each 16 KiB of it that have. 0: no limit."""
     reuse_port: bool = False
     """Let other processes listen on the same ports (SO_REUSEPORT)."""
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)

@@ -67,6 +67,23 @@ class MethodNotAllowed(ClientError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(ClientError):
+    """The request did not come to its end in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class UrlTooLong(ClientError):
+    status = 414
+    code = "url_too_long"
+
+
+class HeadTooLarge(ClientError):
+    status = 431
+    code = "headers_too_large"
+
+
 class BodyTooLarge(ClientError):
     status = 413
     code = "body_too_large"

@@ -26,6 +26,9 @@ class Limits:
     """Seconds by which the event loop may be late."""
     send_timeout: float = inf
     """Seconds in which a client must take what waits for it."""
+    head_timeout: float = inf
+    body_timeout: float = inf
+    """Seconds in which it must send a request's head and body, see GuardedProtocol."""
 
 
 LOADED = "The gateway has as many requests in flight as it takes.", "overloaded_requests"

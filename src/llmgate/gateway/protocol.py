@@ -19,8 +19,9 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from llmgate.core.errors import BodyTooLarge, LlmgateError
+from llmgate.core.errors import BadRequest, BodyTooLarge, LlmgateError
 from llmgate.gateway.gate import Gate
+from llmgate.gateway.guarded import GuardedProtocol
 from llmgate.wire.headers import Header, find
 
 LINGER_SECONDS = 2.0
@@ -31,6 +32,9 @@ SURPLUS_SECONDS = 1.0
 
 BODILESS = frozenset({204, 304})
 """Their answers have no body, whatever Content-Length says."""
+
+LONG = frozenset({413, 414, 431})
+"""Of a request refused with these more is on its way: it is waited for, or the client might not get its answer."""
 
 Serve = Callable[["DirectClient"], Awaitable[None]]
 
@@ -169,14 +173,13 @@ class DirectClient:
         self._protocol.on_response_complete()
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(GuardedProtocol):
     """One client connection."""
 
     _gate: Gate
     _stall: asyncio.TimerHandle | None = None  # set while the client does not take what waits for it
     _direct: DirectClient | None = None  # the last direct request
     _receiving: DirectClient | None = None  # the same, while its body is still coming
-    _idle_since = 0.0
     _default_headers: list[Header] | None = None  # those that _default_lines was made of
     _default_lines = b""
 
@@ -199,16 +202,20 @@ class GatewayProtocol(HttpToolsProtocol):
             gate = gate.surplus()
             self.loop.call_later(SURPLUS_SECONDS, self._close_when_idle)
         self._gate = gate
-
-    def on_message_begin(self) -> None:
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
+        self.head_timeout, self.body_timeout = gate.limits.head_timeout, gate.limits.body_timeout
+        self.watch()
 
     def on_headers_complete(self) -> None:
+        error = self.head_is_complete()
+        if error is not None:
+            self.refuse_head(error)
+            return
         app: DirectApp = self.config.loaded_app
         serve = app.direct.get(self.url)
         if serve is None or not self._ordinary():
+            if self.parser.get_method() == b"CONNECT":  # what follows is no HTTP
+                self.refuse_head(BadRequest("CONNECT is not served: this is no forward proxy."))
+                return
             self._begin_asgi()
             super().on_headers_complete()
             self.headers = []  # trailers are no headers
@@ -217,7 +224,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers = []  # trailers are no headers
         self.cycle = client  # type: ignore[assignment]
         self._direct = self._receiving = client
-        gate, length = self._gate, int(find(client.headers, b"content-length") or 0)
+        gate, length = self._gate, self.length
         if length > app.body_limit:
             self._refuse(client, _too_large(app.body_limit))
         elif len(self.tasks) >= gate.most_in_flight or gate.buffered + length > gate.most_buffered:
@@ -240,10 +247,11 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(client, gate.refusal(0))
 
     def on_message_complete(self) -> None:
+        super().on_message_complete()
         client = self._receiving
         if client is None:
             if not isinstance(self.cycle, DirectClient):
-                super().on_message_complete()
+                HttpToolsProtocol.on_message_complete(self)
             elif self.cycle.response_complete:
                 self.transport.close()  # a refused body has been heard out
             else:
@@ -260,36 +268,7 @@ class GatewayProtocol(HttpToolsProtocol):
         app: DirectApp = self.config.loaded_app
         self._start(client, app.direct[client.target])
 
-    def on_response_complete(self) -> None:
-        """One keep-alive timer a connection, which looks when it fires, instead of one a request."""
-        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
-        if self.pipeline or self.transport.is_closing() or timer is None:
-            if timer is not None:
-                timer.cancel()
-            super().on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        self.flow.resume_reading()
-        self.timeout_keep_alive_task = timer
-        self._idle_since = self.loop.time()
-
-    def _unset_keepalive_if_required(self) -> None:
-        if self.transport.is_closing():
-            super()._unset_keepalive_if_required()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = None
-        busy = self.cycle is not None and not self.cycle.response_complete
-        rest = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._idle_since)
-        if rest <= 0:
-            self.hang_up()
-        elif not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(rest, self.timeout_keep_alive_handler)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
         self._end_stall()
         super().connection_lost(exc)
         if self._receiving is not None:
@@ -332,10 +311,28 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def refuse_head(self, error: LlmgateError) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # pipelined: those before it get their answers
+            self._deaf = True
+            return
+        client = self._direct = DirectClient(self, False)
+        self.cycle = client  # type: ignore[assignment]
+        self._refuse(client, error)
+        client.refused = error.status in LONG
+
+    def refuse_body(self, error: LlmgateError) -> None:
+        if self._receiving is not None:
+            client = self._receiving
+            self._refuse(client, error)
+            client.refused = False
+        elif not isinstance(self.cycle, DirectClient):
+            self.transport.close()  # its application waits for it
+
     def _begin_asgi(self) -> None:
         """What uvicorn does when a message begins, and inference requests do without."""
         url, headers, expect = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
+        HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expect
         self.headers += headers  # the scope's own list
 
