@@ -394,7 +394,7 @@ async def test_a_mistake_of_ours_in_a_reload_does_not_end_the_watching(
     watched = {"reload": {"watch": 0.01}}
     async with FakeEngine() as engine, serving(source=file.write(engine, **watched)) as served:
         with monkeypatch.context() as patch:
-            patch.setattr("llmgate.runtime._fixed", lambda *_: 1 / 0)
+            patch.setattr("llmgate.wiring.fixed_changes", lambda *_: 1 / 0)
             file.write(engine, {"url": NOWHERE, "name": "other"}, **watched)
             await until(lambda: "not reloaded, because of a mistake in the gateway" in caplog.text)
         file.write(engine, {"url": NOWHERE, "name": "b"}, **watched)

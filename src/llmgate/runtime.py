@@ -5,44 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
+from llmgate import wiring
 from llmgate.config import (
     Config,
     ConfigError,
     ConfigFile,
     EndpointConfig,
     FileWatch,
-    SloConfig,
     TlsFiles,
 )
 from llmgate.core.errors import ProtocolViolation
-from llmgate.core.hardware import prior_weight
-from llmgate.core.health import HealthPolicy
 from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Router
-from llmgate.core.retry import RetryPolicy
 from llmgate.core.scheduler import Scheduler
-from llmgate.core.slo import Slo
-from llmgate.core.types import Endpoint, EndpointSpec, KvEventSource
+from llmgate.core.types import Endpoint
 from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
 from llmgate.gateway.asgi import ASGIApp
 from llmgate.gateway.control import NameTaken, NothingToReload
-from llmgate.gateway.cors import Cors
-from llmgate.gateway.edits import EditRules
 from llmgate.gateway.fleet import Fleet, Member
-from llmgate.gateway.gate import Gate, Limits
+from llmgate.gateway.gate import Gate
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.protocol import GatewayProtocol
-from llmgate.gateway.proxy import Destination, Proxy, ProxySettings
+from llmgate.gateway.proxy import Destination, Proxy
 from llmgate.gateway.server import Server, Switch, bind
 from llmgate.gateway.tls import Listeners, destination_of, listeners_of, warn_of_unchecked
 from llmgate.probes.kv_events import KvEvents
@@ -55,10 +46,9 @@ from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.telemetry.pulse import Pulse
 from llmgate.telemetry.tokenizers import ESTIMATED, TokenizerCollector
-from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
+from llmgate.tokens import TokenCounter, TokenizerError, load_tokenizer
 from llmgate.upstream.base import Timeouts, UpstreamClient
 from llmgate.upstream.native import NativeClient
-from llmgate.wire.forwarded import ClientAddress
 
 UNWATCHED_SECONDS = 5.0
 """How often it is looked whether the configuration's file is to be watched after all."""
@@ -90,12 +80,12 @@ class Gateway:
         self._clock = clock
         self._endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}  # the members' configuration
         self._added: set[str] = set()  # those of them that came by the admin port
-        self._tls_files = TlsFiles()
-        self._listeners = listeners_of(config, self._tls_files)
-        members = [Member(_spec(each), destination_of(config, each, self._tls_files)) for each in config.endpoints]
+        self._tls_files = files = TlsFiles()
+        self._listeners = listeners_of(config, files)
+        members = [Member(wiring.spec(each), destination_of(config, each, files)) for each in config.endpoints]
         warn_of_unchecked(config.endpoints)
         self.pool = EndpointPool(
-            [member.spec for member in members], aliases=_aliases(config), health=_health_policy(config)
+            [member.spec for member in members], aliases=wiring.aliases(config), health=wiring.health_policy(config)
         )
         self.scheduler = Scheduler(
             self.pool, config.router.create(), seed=time.time_ns(), explain_every=EXPLAIN_SECONDS
@@ -103,7 +93,7 @@ class Gateway:
         destinations = {member.spec.name: member.destination for member in members}
         self._destinations = destinations
         self.metrics = Metrics(self.pool, clock)
-        self._intake = Intake(self.scheduler, _load_tokenizers(config))
+        self._intake = Intake(self.scheduler, wiring.load_tokenizers(config))
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changing = asyncio.Lock()  # one change of the configuration at a time
@@ -113,7 +103,7 @@ class Gateway:
             undo.callback(data_socket.close)
             admin_socket = bind(config.admin.host, config.admin.port, shared=config.server.reuse_port)
             undo.callback(admin_socket.close)
-            self.access_log = _access_log(config)
+            self.access_log = wiring.access_log(config)
             undo.pop_all()
         self._intake.log_sessions = self.access_log is not None
         self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
@@ -133,7 +123,7 @@ class Gateway:
             kv_events=KvEvents(self.scheduler.block_index),
         )
         self._proxy = self._make_proxy()
-        self.gate = Gate(_limits(config))
+        self.gate = Gate(wiring.limits(config))
         self.app = App(
             self.scheduler,
             self._proxy,
@@ -143,7 +133,7 @@ class Gateway:
             clock=clock,
             started_at=int(time.time()),
         )
-        self.app.allow_origins(_cors(config))
+        self.app.allow_origins(wiring.cors(config))
         self._data = Server(
             self.app,
             data_socket,
@@ -261,7 +251,7 @@ class Gateway:
                 raise NameTaken(wanted.name)
             destination = await asyncio.to_thread(destination_of, self.config, wanted, self._tls_files)
             warn_of_unchecked([wanted])
-            endpoint = self.fleet.add(Member(_spec(wanted), destination))
+            endpoint = self.fleet.add(Member(wiring.spec(wanted), destination))
             self._endpoints[wanted.name] = wanted
             self._added.add(wanted.name)
             logger.info("%s was added", wanted.name)
@@ -277,14 +267,14 @@ class Gateway:
 
     def _plan(self, config: Config, source: str) -> _Plan:
         """Everything that may fail, before anything is changed. Runs in a thread. Raises ConfigError."""
-        problems = list(_fixed(self.config, config))
+        problems = list(wiring.fixed_changes(self.config, config))
         endpoints = {endpoint.name: endpoint for endpoint in config.endpoints}
         added = {name: self._endpoints[name] for name in self._endpoints if name in self._added - endpoints.keys()}
         endpoints |= added
         members: list[Member] = []
         for index, endpoint in enumerate(endpoints.values()):
             try:
-                members.append(Member(_spec(endpoint), destination_of(config, endpoint, self._tls_files)))
+                members.append(Member(wiring.spec(endpoint), destination_of(config, endpoint, self._tls_files)))
             except ValueError as error:
                 problems.append(f"endpoints[{index}]: {error}")
         listeners = self._listeners
@@ -303,13 +293,13 @@ class Gateway:
                     tokenizers[model.name] = load_tokenizer(model.tokenizer)
                 except TokenizerError as error:
                     if model.tokenizer in given:
-                        _warn_of_estimates(model.name, error)
+                        wiring.warn_of_estimates(model.name, error)
                     else:
                         problems.append(f"models[{index}].tokenizer: {error}")
         log = self.access_log
         if config.access_log != self.config.access_log and not problems:
             try:
-                log = _access_log(config)
+                log = wiring.access_log(config)
             except OSError as error:
                 problems.append(f"access_log.to: {error}")
         if problems:
@@ -325,20 +315,20 @@ class Gateway:
         self._data.config.timeout_graceful_shutdown = config.timeouts.drain  # type: ignore[assignment]
         self.fleet.drain = config.timeouts.drain
         changes = self.fleet.apply(plan.members)
-        self.pool.set_aliases(_aliases(config))
+        self.pool.set_aliases(wiring.aliases(config))
         if plan.router is not self.scheduler.router:
             self.scheduler.router = plan.router
         if config.health != old.health:
-            self.pool.set_health_policy(_health_policy(config))
+            self.pool.set_health_policy(wiring.health_policy(config))
         if (config.health, config.scrape) != (old.health, old.scrape):
             self._monitor.set_pace(config.health, config.scrape)
         self._intake.tokenizers = plan.tokenizers
-        self._proxy.settings = _proxy_settings(config)
+        self._proxy.settings = wiring.proxy_settings(config)
         self.access_log = self._proxy.access_log = plan.access_log
         self._intake.log_sessions = plan.access_log is not None
-        self.gate.limits = _limits(config)
+        self.gate.limits = wiring.limits(config)
         self.app.body_limit = config.server.body_limit
-        self.app.allow_origins(_cors(config))
+        self.app.allow_origins(wiring.cors(config))
         self._admin_app.app = plan.admin_app
         self._forget_unused_tls()
         sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]
@@ -462,7 +452,7 @@ class Gateway:
             self.client,
             self._destinations,
             self.metrics,
-            _proxy_settings(self.config),
+            wiring.proxy_settings(self.config),
             ejected=self._monitor.rewatch,  # it says so in the log at once, and asks more often until it is up
             clock=self._clock,
         )
@@ -512,136 +502,3 @@ class _Plan:
     router: Router
     access_log: AccessLog | None
     admin_app: ASGIApp
-
-
-FIXED = (
-    ("server", "host"),
-    ("server", "port"),
-    ("server", "reuse_port"),
-    ("admin", "host"),
-    ("admin", "port"),
-)
-
-
-def _fixed(running: Config, wanted: Config) -> Iterator[str]:
-    """What cannot change while the gateway runs, and would."""
-    for section, key in FIXED:
-        now, then = getattr(getattr(running, section), key), getattr(getattr(wanted, section), key)
-        if now != then:
-            yield f"{section}.{key}: cannot change from {now} to {then} while llmgate runs: restart it"
-
-
-def _limits(config: Config) -> Limits:
-    server = config.server
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return Limits(
-        server.max_in_flight or sys.maxsize,
-        min(server.max_connections or sys.maxsize, descriptors // 2),  # one whose request is in flight takes two
-        server.max_buffered_bytes or sys.maxsize,
-        server.max_loop_lag or math.inf,
-        server.send_timeout or math.inf,
-        server.head_timeout or math.inf,
-        server.body_timeout or math.inf,
-    )
-
-
-def _aliases(config: Config) -> dict[str, str]:
-    return {alias: model.name for model in config.models for alias in model.aliases}
-
-
-def _cors(config: Config) -> Cors | None:
-    return Cors(config.cors.origins, config.cors.max_age) if config.cors.origins else None
-
-
-def _health_policy(config: Config) -> HealthPolicy:
-    health = config.health
-    return HealthPolicy(health.rise, health.fall, health.strikes, health.eject, health.slow_start)
-
-
-def _proxy_settings(config: Config) -> ProxySettings:
-    server, general, retries = config.server, config.timeouts, config.retries
-    return ProxySettings(
-        policy=config.router.policy,
-        timeouts=Timeouts(general.connect, general.first_byte, general.idle),
-        retry=RetryPolicy(retries.max_attempts, retries.ratio, retries.floor, retries.burst),
-        model_timeouts={
-            model.name: Timeouts(
-                own.connect or general.connect, own.first_byte or general.first_byte, own.idle or general.idle
-            )
-            for model in config.models
-            if (own := model.timeouts) is not None
-        },
-        keep_alive=server.stream_keep_alive,
-        client_address=(
-            ClientAddress(server.trusted_proxies, server.forwarded_header) if server.send_client_address else None
-        ),
-        edit_rules=EditRules(config.usage.inject, server.rewrite_answer_model),
-        slo=_slo(config.slo, None),
-        model_slos={
-            model.name: slo for model in config.models if model.slo and (slo := _slo(model.slo, config.slo)) is not None
-        },
-        explain=server.explain,
-    )
-
-
-def _slo(own: SloConfig, general: SloConfig | None) -> Slo | None:
-    """Target by target, what `own` says, else the `general` one; None if neither says anything."""
-    ttft, tpot = own.ttft or (general and general.ttft), own.tpot or (general and general.tpot)
-    return Slo(ttft or math.inf, tpot or math.inf) if ttft or tpot else None
-
-
-def _spec(endpoint: EndpointConfig) -> EndpointSpec:
-    weight = endpoint.weight
-    if weight is None:
-        count = len(endpoint.gpus or ()) or 1
-        weight = float(count) if endpoint.gpu is None else prior_weight(endpoint.gpu, count)
-        if weight is None:
-            logger.warning("%s: no weight is known for the GPU %r; it counts as 1.0", endpoint.name, endpoint.gpu)
-            weight = float(count)
-    models = endpoint.models
-    return EndpointSpec(
-        name=endpoint.name,
-        url=endpoint.url,
-        weight=weight,
-        engine=endpoint.engine,
-        models=None if models is None else {model.name: model.served_as or model.name for model in models},
-        precisions={model.name: model.precision for model in models or () if model.precision},
-        gpu=endpoint.gpu,
-        node=endpoint.node,
-        gpus=tuple(endpoint.gpus or ()),
-        labels=endpoint.labels,
-        kv_events=_kv_events(endpoint),
-    )
-
-
-def _kv_events(endpoint: EndpointConfig) -> KvEventSource | Literal["auto", "off"]:
-    stated = endpoint.kv_events
-    return stated if isinstance(stated, str) else KvEventSource(stated.endpoint, stated.replay, stated.topic)
-
-
-def _load_tokenizers(config: Config) -> dict[str, TokenCounter]:
-    """By model. One that is there and cannot be used is told, and the model's prompts are estimated. Raises
-    TokenizerError if a path leads nowhere, which is a mistake of the configuration."""
-    loaded: dict[str, TokenCounter] = {}
-    by_path: dict[str, TokenCounter] = {}
-    for model in config.models:
-        if (path := model.tokenizer) and path not in by_path:
-            find_tokenizer(path)
-            try:
-                by_path[path] = load_tokenizer(path)
-            except TokenizerError as error:
-                _warn_of_estimates(model.name, error)
-        if path and path in by_path:
-            loaded[model.name] = by_path[path]
-    return loaded
-
-
-def _warn_of_estimates(model: str, error: TokenizerError) -> None:
-    logger.warning("the prompts of %s are estimated, since its tokenizer cannot be used: %s", model, error)
-
-
-def _access_log(config: Config) -> AccessLog | None:
-    wanted = config.access_log
-    if not wanted.to:
-        return None
-    return AccessLog(wanted.to, key=wanted.hash_key.get_secret_value(), prefix_blocks=wanted.prefix_blocks)

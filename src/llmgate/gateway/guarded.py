@@ -38,9 +38,9 @@ class GuardedProtocol(HttpToolsProtocol):
     body_timeout = inf
     """Seconds from a head to the end of its body, and one more for each SLOWEST_BODY bytes that have come."""
 
+    unfinished = False  # a request has begun; subclasses say when it has come to its end
     length = 0  # that the head announced for its body
     _deaf = False  # what comes is not read any more
-    _unfinished = False  # a request has begun and not come to its end
     _in_head = False
     _waiting_since = 0.0  # since when for more of the head, or of the body; 0: it has not been waited for
     _late_bytes = 0  # of the head, or of the body, that came after the first waiting
@@ -90,14 +90,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         except httptools.HttpParserError:
             self._deaf = True
-            refuse = self.refuse_body if self._unfinished and not self._in_head else self.refuse_head
+            refuse = self.refuse_body if self.unfinished and not self._in_head else self.refuse_head
             refuse(BadRequest("The request is not valid HTTP/1.1."))
             return
-        if self._unfinished:
+        if self.unfinished:
             self._note_waiting()
 
     def on_message_begin(self) -> None:
-        self._unfinished = self._in_head = True
+        self.unfinished = self._in_head = True
         self._waiting_since = 0.0
         self._hosts = self.length = 0
         self._coding = None
@@ -110,9 +110,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if name in _WATCHED and self._in_head:
             self._note(name, value)
         self.headers.append((name, value))
-
-    def on_message_complete(self) -> None:
-        self._unfinished = False
 
     def head_is_complete(self) -> LlmgateError | None:
         """To be called first when it is. What speaks against the head."""
@@ -196,7 +193,7 @@ class GuardedProtocol(HttpToolsProtocol):
         rest = deadline - self.loop.time()
         if rest > 0:
             self._arm(rest)
-        elif not self._unfinished:
+        elif not self.unfinished:
             self.hang_up()
         elif self._in_head:
             self._deaf = True
@@ -209,7 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(soon, self.timeout_keep_alive_handler)
 
     def _deadline(self) -> float:
-        if self._unfinished:
+        if self.unfinished:
             since = self._waiting_since
             if not since:
                 return inf

@@ -247,7 +247,7 @@ class GatewayProtocol(GuardedProtocol):
             self._refuse(client, gate.refusal(0))
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        self.unfinished = False
         client = self._receiving
         if client is None:
             if not isinstance(self.cycle, DirectClient):
