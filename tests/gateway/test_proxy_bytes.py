@@ -147,8 +147,9 @@ async def test_an_answer_that_ends_with_the_connection_is_whole(engine: FakeEngi
 
 
 async def test_an_empty_answer_is_whole(engine: FakeEngine) -> None:
+    """Where no tokens are to be made: an empty answer to a chat is none."""
     async with serving(engine) as served:
-        asked = await posted(served, CHAT, json.dumps(HELLO).encode())
+        asked = await posted(served, "/v1/embeddings", json.dumps(HELLO).encode())
         await (await engine.request()).send(answer(b""))
         assert await asked == b""
 

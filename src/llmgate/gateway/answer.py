@@ -6,9 +6,9 @@ for one; a whole answer with an edit; one that comes in pieces; one that has com
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from llmgate.core.errors import StreamRefused, UpstreamError
+from llmgate.core.errors import ProtocolViolation, StreamRefused, UpstreamError
 from llmgate.core.ledger import Charge
 from llmgate.core.retry import BUSY_STATUSES
 from llmgate.core.scheduler import Scheduler
@@ -26,6 +26,9 @@ from llmgate.wire.usage import UsageTail, whole_usage
 STREAM_HEADERS = (b"content-length", b"content-type", b"cache-control", b"x-accel-buffering")
 """What an engine says of a stream, and does not say of a whole answer."""
 
+MOST_HELD = 256 * 1024 * 1024
+"""Bytes of an answer that must be whole before anything of it can go out: ten times a batch of embeddings."""
+
 
 def relay(
     exchange: Exchange,
@@ -40,20 +43,32 @@ def relay(
     client = exchange.client
     if chunk.startswith(STREAM_ERROR) and stream_refusal(chunk) in BUSY_STATUSES:
         raise StreamRefused("The engine is full.")
+    content_type = (find(response.headers, b"content-type") or b"").lower()
+    if response.status == 200 and exchange.spec.kind.generates:
+        if content_type.startswith(b"text/html"):
+            raise ProtocolViolation("the engine answered with a web page")
+        if not chunk:
+            raise ProtocolViolation("the engine's answer is empty")
     headers = response_headers(response.headers, _own_headers(exchange, charge.endpoint))
     exchange.first_byte = clock()
     exchange.kept = True
     if response.status < 400:
         scheduler.answered(charge, exchange.first_byte)
     edits = exchange.edits
-    content_type = (find(response.headers, b"content-type") or b"").lower()
     if content_type.startswith(b"text/event-stream"):
+        if _is_encoded(response.headers):
+            return _pass_on_encoded(exchange, charge, response, headers, chunk)
         meter = SseMeter(exchange.spec.usage_at_start)
         charge.prefill_done()
         if edits is not None and edits.assembly is not None:
             return _put_together(exchange, charge, response, headers, chunk, meter, edits)
         return _stream(exchange, charge, response, headers, chunk, meter)
-    if edits is not None and edits.answer and content_type.startswith(b"application/json"):
+    if (
+        edits is not None
+        and edits.answer
+        and content_type.startswith(b"application/json")
+        and not _is_encoded(response.headers)
+    ):
         return _pass_on_edited(exchange, response, headers, chunk, edits)
     if not response.ended:
         return _pass_on_pieces(exchange, response, headers, chunk)
@@ -135,6 +150,22 @@ async def _pass_on_pieces(exchange: Exchange, response: UpstreamResponse, header
     exchange.usage = tail.usage()
 
 
+def _is_encoded(headers: Sequence[Header]) -> bool:
+    """Nobody asked for it, but an engine may compress its answer all the same: then it is no text to be read."""
+    return (find(headers, b"content-encoding") or b"identity").lower() != b"identity"
+
+
+async def _pass_on_encoded(
+    exchange: Exchange, charge: Charge, response: UpstreamResponse, headers: list[Header], first: bytes
+) -> None:
+    """A compressed stream passes as it is: not counted, not edited, and an error event cannot be put into it."""
+    if exchange.begun or (exchange.edits is not None and exchange.edits.assembly is not None):
+        exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
+        raise ProtocolViolation("the engine compressed a stream that was to be read")
+    charge.prefill_done()
+    await _pass_on_pieces(exchange, response, headers, first)
+
+
 async def _put_together(
     exchange: Exchange,
     charge: Charge,
@@ -145,20 +176,18 @@ async def _put_together(
     edits: Edits,
 ) -> None:
     """A stream that the client did not ask for: it gets the answer that the stream makes, at its end."""
-    client, assembly = exchange.client, edits.assembly
+    assembly = edits.assembly
     assert assembly is not None
 
-    def take(piece: bytes) -> bool:
+    def take(piece: bytes) -> None:
         charge.progress(meter.feed(piece))
         assembly.feed(piece)
-        return True
 
+    await _hold(exchange, response, first, take)
     try:
-        take(first)
-        await response.pump(take, client.drained)
         exchange.status, body = assembly.finish()
     except UpstreamError:
-        exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
+        exchange.kept = False
         raise
     exchange.usage = whole_usage(body)
     headers = [header for header in headers if header[0] not in STREAM_HEADERS]
@@ -170,20 +199,35 @@ async def _pass_on_edited(
     exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes, edits: Edits
 ) -> None:
     """An answer in which something is changed: its length is known only when all of it is."""
-    pieces = [first]
-
-    def keep(piece: bytes) -> bool:
-        pieces.append(piece)
-        return True
-
-    try:
-        await response.pump(keep, exchange.client.drained)
-    except UpstreamError:
-        exchange.kept = False  # the client has seen nothing of it: another endpoint may be asked
-        raise
+    pieces: list[bytes] = []
+    await _hold(exchange, response, first, pieces.append)
     body = b"".join(pieces)
     exchange.usage = whole_usage(body)
     _send_whole(exchange, headers, body, edits)
+
+
+async def _hold(exchange: Exchange, response: UpstreamResponse, first: bytes, take: Callable[[bytes], object]) -> None:
+    """Have `take` get all of an answer of which the client sees nothing before it is whole. Should it break or be too
+    long for that, another endpoint may be asked."""
+    size = 0
+
+    def counted(piece: bytes) -> bool:
+        nonlocal size
+        size += len(piece)
+        if size > MOST_HELD:
+            response.close()
+        else:
+            take(piece)
+        return True
+
+    try:
+        counted(first)
+        await response.pump(counted, exchange.client.drained)
+    except UpstreamError:
+        exchange.kept = False
+        if size > MOST_HELD:
+            raise ProtocolViolation(f"the answer has more than the {MOST_HELD >> 20} MiB that are held") from None
+        raise
 
 
 def _send_whole(exchange: Exchange, headers: list[Header], body: bytes, edits: Edits) -> None:

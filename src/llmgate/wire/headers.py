@@ -49,6 +49,8 @@ DROPPED_FROM_RESPONSE = HOP_BY_HOP | {
     b"server",
     b"date",  # the gateway's own
     b"set-cookie",
+    b"location",  # the engine's own address; nobody is to go there past the gateway
+    b"content-location",
     b"x-request-id",
     b"access-control-allow-origin",  # the gateway is the origin that browsers see
     b"access-control-allow-credentials",
@@ -63,6 +65,9 @@ REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 _SPECIAL_IN_REQUEST = DROPPED_FROM_REQUEST | CREDENTIALS | {b"content-encoding"}
+
+_DASHED = bytes.maketrans(b"_.", b"--")
+"""What servers behind the gateway may make of a name: CGI, WSGI and PHP do not tell `x_y` and `x.y` from `x-y`."""
 
 
 class RequestHeaders(NamedTuple):
@@ -88,6 +93,8 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
     for pair in incoming:
         name = pair[0]
         if name not in _SPECIAL_IN_REQUEST:
+            if (b"_" in name or b"." in name) and _shadows(name):
+                continue
             if not name.startswith(GATEWAY_PREFIX):
                 passed.append(pair)
             else:
@@ -106,6 +113,12 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
         passed = [pair for pair in passed if pair[0] not in named]
         credentials = [pair for pair in credentials if pair[0] not in named]
     return RequestHeaders(passed, credentials, request_id, own, encoded)
+
+
+def _shadows(name: bytes) -> bool:
+    """Whether it may pass for one that the gateway takes out or sends itself."""
+    twin = name.translate(_DASHED)
+    return twin in _SPECIAL_IN_REQUEST or twin.startswith(GATEWAY_PREFIX)
 
 
 def response_headers(incoming: Iterable[Header], own: list[Header]) -> list[Header]:
