@@ -1,6 +1,6 @@
 """What LLM gateways cost, side by side in one run: CPU time, delay, memory.
 
-    python -m benchmarks.overhead [--rounds 5] [--peers smg,vllm-router,envoy] [--columns cpu] [--json FILE] [--markdown FILE]
+    python -m benchmarks.overhead [--rounds 5] [--peers smg,vllm-router,envoy] [--columns cpu] [--json FILE]
 
 Each gateway stands in front of eight fake engines, in turn, `--rounds` times; medians are reported. `direct` is no
 gateway at all: what the others are held against in the columns of `latency`. Needs wrk, taskset, two cores, and nginx

@@ -24,6 +24,7 @@ from llmgate.core.errors import (
 )
 from llmgate.upstream.base import Take
 from llmgate.upstream.reasons import reason_of
+from llmgate.wire.headers import find
 
 HIGH_WATER = 64 * 1024  # bytes; more than this unread, and the engine is held back
 MAX_HEAD = 64 * 1024  # bytes, interim answers included
@@ -232,7 +233,7 @@ class NativeResponse:
             return  # a trailer
         name = name.lower()
         value = value.rstrip()  # llhttp leaves blanks at the end
-        if name == b"transfer-encoding" and value.lower() != b"chunked":
+        if name == b"transfer-encoding" and (value.lower() != b"chunked" or find(self.headers, name) is not None):
             raise ProtocolViolation("the answer has a transfer encoding other than chunked")
         self.headers.append((name, value))
 
