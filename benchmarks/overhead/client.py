@@ -34,7 +34,7 @@ WARM = 1.0
 WINDOW = 32
 """Connections that may be under way at once while streams are opened."""
 
-OPENING = 60.0
+OPENING = 20.0
 """Seconds that it may take to open all of them."""
 
 

@@ -49,6 +49,7 @@ defaults
   timeout client 300s
   timeout server 300s
   http-reuse always
+  option http-no-delay
 frontend f
   bind 127.0.0.1:{port}
   default_backend b
