@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -21,6 +21,8 @@ from llmgate.config import (
     TlsFiles,
 )
 from llmgate.core.errors import ProtocolViolation
+from llmgate.core.gpu import GpuReading, GpuState
+from llmgate.core.gpus import Gpus
 from llmgate.core.pool import EndpointPool
 from llmgate.core.protocols import Router
 from llmgate.core.scheduler import Scheduler
@@ -36,12 +38,15 @@ from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy
 from llmgate.gateway.server import Server, Switch, bind
 from llmgate.gateway.tls import Listeners, destination_of, listeners_of, warn_of_unchecked
+from llmgate.probes.gpus import GpuWatch
 from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
+from llmgate.probes.nvml import Nvml
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.certificates import Certificate, CertificateCollector, Reminders
 from llmgate.telemetry.data_port import DataPortCollector
+from llmgate.telemetry.gpus import GpuCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.telemetry.pulse import Pulse
@@ -93,6 +98,11 @@ class Gateway:
         destinations = {member.spec.name: member.destination for member in members}
         self._destinations = destinations
         self.metrics = Metrics(self.pool, clock)
+        self.gpus = Gpus(self.pool, wiring.node(config), wiring.gpu_policy(config))
+        self._gpu_watch: GpuWatch | None = None
+        if config.gpus.nvml != "off":
+            nvml = Nvml(wiring.node(config), clock)
+            self._gpu_watch = GpuWatch(nvml, config.gpus.interval, self._take_in_gpus)
         self._intake = Intake(self.scheduler, wiring.load_tokenizers(config))
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -106,6 +116,7 @@ class Gateway:
             self.access_log = wiring.access_log(config)
             undo.pop_all()
         self._intake.log_sessions = self.access_log is not None
+        self.metrics.registry.register(GpuCollector(self.gpus, self.pool))
         self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
         self.metrics.registry.register(KvEventsCollector(self.pool, self.scheduler.block_index))
         self.metrics.registry.register(TokenizerCollector(self._libraries, self._intake.uncountable))
@@ -162,6 +173,8 @@ class Gateway:
         """Serve until `stop`; then drain, and return when every charge is settled and every connection closed."""
         self.fleet.watch()
         self._pulse.start()
+        if self._gpu_watch is not None:
+            self._gpu_watch.start()
         stopping = asyncio.create_task(self._stopping.wait())
         servers = [asyncio.create_task(self._admin.run_until_stopped())]
         if self._watch is not None:
@@ -178,6 +191,8 @@ class Gateway:
             await servers[0]
         finally:
             self._pulse.stop()
+            if self._gpu_watch is not None:
+                await self._gpu_watch.stop()
             stopping.cancel()
             for task in (*servers, *self._tasks):
                 task.cancel()
@@ -320,6 +335,7 @@ class Gateway:
             self.scheduler.router = plan.router
         if config.health != old.health:
             self.pool.set_health_policy(wiring.health_policy(config))
+        self.gpus.set_policy(wiring.gpu_policy(config))
         if (config.health, config.scrape) != (old.health, old.scrape):
             self._monitor.set_pace(config.health, config.scrape)
         self._intake.tokenizers = plan.tokenizers
@@ -357,6 +373,13 @@ class Gateway:
             await asyncio.sleep(self.config.reload.watch or UNWATCHED_SECONDS)
             if self.config.reload.watch and await asyncio.to_thread(watch.changed):
                 await self._reload_and_tell()
+
+    def _take_in_gpus(self, readings: Sequence[GpuReading]) -> None:
+        for gpu, state, reason in self.gpus.take_in(readings):
+            level = logging.INFO if state is GpuState.OK else logging.WARNING
+            logger.log(
+                level, "GPU %s of %s (%s) is %s: %s", gpu.label, gpu.node, gpu.name, state.value, reason or "well"
+            )
 
     # Certificates ----------------------------------------------------------------------------------------------------
 

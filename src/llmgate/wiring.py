@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import resource
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Literal
 
 from llmgate.config import Config, EndpointConfig, SloConfig
+from llmgate.core.gpu import GpuPolicy
 from llmgate.core.hardware import prior_weight
 from llmgate.core.health import HealthPolicy
 from llmgate.core.retry import RetryPolicy
@@ -33,6 +35,9 @@ FIXED = (
     ("server", "reuse_port"),
     ("admin", "host"),
     ("admin", "port"),
+    ("gpus", "nvml"),
+    ("gpus", "node"),
+    ("gpus", "interval"),
 )
 
 
@@ -42,6 +47,15 @@ def fixed_changes(running: Config, wanted: Config) -> Iterator[str]:
         now, then = getattr(getattr(running, section), key), getattr(getattr(wanted, section), key)
         if now != then:
             yield f"{section}.{key}: cannot change from {now} to {then} while llmgate runs: restart it"
+
+
+def node(config: Config) -> str:
+    """What this machine is called."""
+    return config.gpus.node or socket.gethostname()
+
+
+def gpu_policy(config: Config) -> GpuPolicy:
+    return GpuPolicy(**config.gpus.health.model_dump())
 
 
 def limits(config: Config) -> Limits:

@@ -29,8 +29,9 @@ def schema(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any, b
     for name, field in model.model_fields.items():
         inner = next((t for t in _models(field.annotation)), None)
         is_list = "list" in str(field.annotation)
-        if inner is None or path:
-            yield path + name, field.get_default(call_default_factory=True), field.is_required()
+        default = field.get_default(call_default_factory=True)
+        if inner is None or (path and not isinstance(default, BaseModel)):
+            yield path + name, default, field.is_required()
         if inner is not None:
             yield from schema(inner, f"{path}{name}[]." if is_list else f"{path}{name}.")
 

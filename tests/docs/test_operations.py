@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 from llmgate.core.blocks import BlockIndex
+from llmgate.core.gpu import Gpu, GpuReading
+from llmgate.core.gpus import Gpus
 from llmgate.core.health import State
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, Usage
@@ -12,6 +16,7 @@ from llmgate.routing import registry
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector, Entry
 from llmgate.telemetry.certificates import Certificate, CertificateCollector
 from llmgate.telemetry.data_port import DataPortCollector
+from llmgate.telemetry.gpus import GpuCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.telemetry.pulse import Pulse
@@ -49,6 +54,11 @@ def busy_metrics() -> str:
     metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
     metrics.registry.register(CertificateCollector(lambda: [Certificate("server.tls", "", 0.0)]))
     metrics.registry.register(DataPortCollector(Gate(Limits()), lambda: 1))
+    endpoint.spec = replace(endpoint.spec, gpus=[0])
+    gpus = Gpus(endpoints, "n")
+    numbers: dict[str, Any] = dict.fromkeys(GpuReading.__dataclass_fields__, 1)
+    gpus.take_in([GpuReading(**numbers | {"gpu": Gpu("n", 0, "u", "H100"), "lost": "", "throttled": {"idle"}})])
+    metrics.registry.register(GpuCollector(gpus, endpoints))
     Pulse(metrics.registry, lambda _: None, lambda: 0.0)
     return metrics.render()[0].decode()
 

@@ -8,7 +8,7 @@ import click
 
 from llmgate import __version__
 
-COMMANDS = ("serve", "check", "routes", "simulate", "sim-engine", "bench", "demo")
+COMMANDS = ("serve", "check", "routes", "simulate", "sim-engine", "bench", "gpus", "demo")
 
 
 class LazyGroup(click.Group):

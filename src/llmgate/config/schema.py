@@ -199,7 +199,7 @@ class KvEventsConfig(Section):
     topic: str = ""
 
 
-def _kv_events(value: Any) -> Any:
+def _switch(value: Any) -> Any:
     return "off" if value is False else value  # YAML reads `off` and `no` as false
 
 
@@ -217,7 +217,7 @@ class EndpointConfig(Section):
     tls: EndpointTls | None = None
     tls_ca: Path | None = None
     """The same as `tls.ca`, where there is nothing else to say."""
-    kv_events: Annotated[Literal["auto", "off"] | KvEventsConfig, BeforeValidator(_kv_events)] = "auto"
+    kv_events: Annotated[Literal["auto", "off"] | KvEventsConfig, BeforeValidator(_switch)] = "auto"
     """What the engine tells of its KV cache; auto: from where it says itself (vLLM's GET /kv_event_sources)."""
 
     @model_validator(mode="before")
@@ -366,6 +366,30 @@ class ScrapeConfig(Section):
     timeout: Seconds = 1.0
 
 
+class GpuHealthConfig(Section):
+    """When a GPU is not well: see core/gpu.py."""
+
+    hot: float = Field(default=85.0, gt=0, le=200, allow_inf_nan=False)
+    """°C; from there on it is degraded."""
+    full: float | None = Field(default=None, gt=0, le=1)
+    """Part of its memory in use from which it is degraded. None: never, as engines take nearly all at their start."""
+    ecc_total: int | None = Field(default=None, ge=1)
+    """Memory errors in its life from which it is degraded. None: never."""
+    fall: int = Field(default=3, ge=1, le=1000)
+    """Readings in a row that make it worse."""
+    rise: int = Field(default=10, ge=1, le=1000)
+    """Good ones in a row that make it well again."""
+
+
+class GpusConfig(Section):
+    nvml: Annotated[Literal["auto", "off"], BeforeValidator(_switch)] = "auto"
+    """Watch the GPUs of this machine, if it has any."""
+    node: Name | None = None
+    """What `endpoints[].node` calls this machine; default: its host name."""
+    interval: Seconds = 1.0
+    health: GpuHealthConfig = GpuHealthConfig()
+
+
 class UsageConfig(Section):
     inject: Literal["auto", "always", "never"] = "auto"
     """Ask for the usage of streams whose client did not ask: of engines known to take the question, all, or none."""
@@ -412,6 +436,7 @@ class Config(Section):
     timeouts: TimeoutsConfig = TimeoutsConfig()
     health: HealthConfig = HealthConfig()
     scrape: ScrapeConfig = ScrapeConfig()
+    gpus: GpusConfig = GpusConfig()
     retries: RetriesConfig = RetriesConfig()
     access_log: AccessLogConfig = AccessLogConfig()
     cors: CorsConfig = CorsConfig()

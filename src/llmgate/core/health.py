@@ -5,6 +5,7 @@ Draining is not a health state: it lives on the endpoint. Every change of state 
     STARTING ──probe ok──▶ UP ──`fall` probes fail──▶ DOWN ──`rise` probes ok──▶ UP
                            │
                            ├─ `strikes` requests fail in a row, or one connection is refused ─▶ EJECTED
+    any ──`hold`──▶ DOWN, and probes count only after `release`
     EJECTED ──`eject_seconds` over──▶ HALF_OPEN ──its one trial request succeeds──▶ UP
                                                 └─fails──▶ EJECTED
 """
@@ -50,6 +51,7 @@ class Health:
     __slots__ = (
         "_changed",
         "_failed_probes",
+        "_held",
         "_passed_probes",
         "_policy",
         "_strikes",
@@ -69,6 +71,7 @@ class Health:
         self._failed_probes = 0
         self._strikes = 0
         self._unreachable = False
+        self._held = False
         self.state = State.STARTING
         self.reason = "not probed yet"
         self.until = 0.0  # end of the ejection, while EJECTED
@@ -85,6 +88,8 @@ class Health:
         return self.state in (State.EJECTED, State.HALF_OPEN) and not self._unreachable
 
     def probe_passed(self) -> None:
+        if self._held:
+            return
         self._failed_probes = 0
         self._passed_probes += 1
         if self.state is State.STARTING or (
@@ -102,6 +107,19 @@ class Health:
             self.reason = reason
         elif certain or self._failed_probes >= self._policy.fall:
             self._enter(State.DOWN, reason)
+
+    def hold(self, reason: str) -> None:
+        """Something else than its own answers says that it must get nothing, whatever they say, until `release`."""
+        self._held = True
+        self._passed_probes = 0
+        if self.state is State.DOWN:
+            self.reason = reason
+        else:
+            self._enter(State.DOWN, reason)
+
+    def release(self) -> None:
+        """Probes may bring it up again."""
+        self._held = False
 
     def begin_request(self) -> int:
         """A request is booked. Above 0 it is the half-open trial, and `request_ended` must be given that number."""

@@ -77,7 +77,7 @@ class EndpointPool:
     def update(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
         """Another specification of a member of that name. Its load, health and all that was learnt of it stay."""
         endpoint.spec = spec
-        endpoint.weight = spec.weight
+        endpoint.weight = spec.weight * endpoint.derating
         endpoint.engine = spec.engine or endpoint.engine
         if spec.models is not None:
             endpoint.models = dict(spec.models)
@@ -93,7 +93,7 @@ class EndpointPool:
         for endpoint in self:
             endpoint.health.follow(policy)
             if not policy.slow_start:
-                endpoint.weight = endpoint.spec.weight
+                endpoint.weight = endpoint.spec.weight * endpoint.derating
         self._changed()
 
     def set_models(
@@ -109,6 +109,12 @@ class EndpointPool:
         endpoint.draining = draining
         if draining:
             self._serving.pop(endpoint, None)
+        self._changed()
+
+    def derate(self, endpoint: Endpoint, part: float) -> None:
+        """Leave it that part of its weight, from 0 to 1 and not 0."""
+        endpoint.weight *= part / endpoint.derating
+        endpoint.derating = part
         self._changed()
 
     # What callers ask
@@ -192,7 +198,7 @@ class EndpointPool:
         for endpoint in self:  # one that is half open takes one request, whatever its weight
             share = shares.get(endpoint, FIRST_SHARE)
             most = max((warmest.get(model, share) for model in endpoint.models), default=share)
-            endpoint.weight = endpoint.spec.weight * share / most
+            endpoint.weight = endpoint.spec.weight * endpoint.derating * share / most
 
     def _changed(self) -> None:
         self._ready.clear()

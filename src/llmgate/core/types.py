@@ -206,6 +206,7 @@ class Endpoint:
     adapters: Mapping[str, str] = field(default_factory=dict)  # LoRA adapters among them → the model that each adapts
     metrics: EndpointMetrics | None = None
     draining: bool = False
+    derating: float = 1.0  # the part of its weight that is left to it while one of its GPUs is not well
     busy_until: float = -math.inf  # it answered that it is full: others first until then
 
     def __post_init__(self) -> None:

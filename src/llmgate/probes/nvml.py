@@ -1,0 +1,179 @@
+"""Reads the GPUs of this machine through NVIDIA's own library. Every call may block, and belongs into a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Self, TypeVar
+
+import pynvml
+
+from llmgate.core.gpu import Gpu, GpuReading
+
+T = TypeVar("T")
+
+REASONS = {
+    pynvml.nvmlClocksEventReasonGpuIdle: "idle",
+    pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "clocks_setting",
+    pynvml.nvmlClocksEventReasonSwPowerCap: "power_cap",
+    pynvml.nvmlClocksEventReasonHwSlowdown: "hw_slowdown",
+    pynvml.nvmlClocksEventReasonSyncBoost: "sync_boost",
+    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "sw_thermal",
+    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hw_thermal",
+    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power_brake",
+    pynvml.nvmlClocksEventReasonDisplayClockSetting: "display",
+}
+
+GONE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_RESET_REQUIRED)
+"""Errors after which there is no more to be had of a GPU until somebody sees to it."""
+
+LINKS = {
+    pynvml.NVML_TOPOLOGY_INTERNAL: "board",
+    pynvml.NVML_TOPOLOGY_SINGLE: "switch",
+    pynvml.NVML_TOPOLOGY_MULTIPLE: "switches",
+    pynvml.NVML_TOPOLOGY_HOSTBRIDGE: "bridge",
+    pynvml.NVML_TOPOLOGY_NODE: "node",
+    pynvml.NVML_TOPOLOGY_SYSTEM: "system",
+}
+"""What lies between two GPUs, nearest first; `nvidia-smi topo -m` calls them PSB, PIX, PXB, PHB, NODE and SYS."""
+
+
+class NoDriver(Exception):
+    """There is no NVIDIA driver here, or it does not work; the text says which."""
+
+
+class Nvml:
+    """Use it as a context; raises NoDriver on entry."""
+
+    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._node = node
+        self._clock = clock
+        self._known: dict[int, list[tuple[Gpu, Any]]] = {}  # by index: the GPU, or its instances, with their handles
+
+    def __enter__(self) -> Self:
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            raise NoDriver(str(error)) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+    @property
+    def driver(self) -> str:
+        return _told(pynvml.nvmlSystemGetDriverVersion) or "?"
+
+    def read(self) -> list[GpuReading]:
+        """All of them. One that has gone since it was first seen is among them, as lost."""
+        readings: list[GpuReading] = []
+        for index in range(max(self._count(), len(self._known))):
+            readings += self._read_one(index)
+        return readings
+
+    def topology(self) -> list[list[str]]:
+        """What lies between each two GPUs (one of LINKS, or `nvlink`); `-` between one and itself, `?` if unknown."""
+        handles = [
+            handle for index in range(self._count()) if (handle := _told(pynvml.nvmlDeviceGetHandleByIndex, index))
+        ]
+        return [["-" if one is other else _between(one, other) for other in handles] for one in handles]
+
+    def _count(self) -> int:
+        return _told(pynvml.nvmlDeviceGetCount) or 0
+
+    def _read_one(self, index: int) -> Iterator[GpuReading]:
+        now = self._clock()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            members = self._members(index, handle)
+        except pynvml.NVMLError as error:
+            for gpu, _ in self._known.get(index, ()):
+                yield GpuReading(gpu, now, lost=str(error))
+            return
+        self._known[index] = members
+        for gpu, own in members:
+            try:
+                yield _reading(gpu, handle, own, now)
+            except pynvml.NVMLError as error:
+                yield GpuReading(gpu, now, lost=str(error))
+
+    def _members(self, index: int, handle: Any) -> list[tuple[Gpu, Any]]:
+        """The GPU itself, or, if it is cut up, its MIG instances."""
+        name = pynvml.nvmlDeviceGetName(handle)
+        mode = _told(pynvml.nvmlDeviceGetMigMode, handle)
+        if not mode or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+            return [(Gpu(self._node, index, pynvml.nvmlDeviceGetUUID(handle), name), handle)]
+        members = []
+        whole = _told(pynvml.nvmlDeviceGetAttributes, handle)
+        for number in range(_told(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+            own = _told(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
+            if own is None:
+                continue  # no instance there
+            uuid, own_name = pynvml.nvmlDeviceGetUUID(own), _told(pynvml.nvmlDeviceGetName, own) or name
+            members.append((Gpu(self._node, index, uuid, own_name, number, _share(own, whole)), own))
+        return members
+
+
+def _share(instance: Any, whole: Any) -> float:
+    attributes = _told(pynvml.nvmlDeviceGetAttributes, instance)
+    if attributes is None or whole is None or not whole.multiprocessorCount:
+        return 1.0
+    return float(attributes.multiprocessorCount / whole.multiprocessorCount)
+
+
+def _told(ask: Callable[..., T], *arguments: Any) -> T | None:
+    """What the driver says; None where it has no answer. Raises NVMLError if the GPU has gone."""
+    try:
+        return ask(*arguments)
+    except pynvml.NVMLError as error:
+        if error.value in GONE and ask is not pynvml.nvmlDeviceGetMigDeviceHandleByIndex:
+            raise
+        return None
+
+
+def _reading(gpu: Gpu, handle: Any, own: Any, now: float) -> GpuReading:
+    """`handle` is the GPU's, `own` the instance's, which has memory of its own. Raises NVMLError if it has gone."""
+    rates, memory = _told(pynvml.nvmlDeviceGetUtilizationRates, own), _told(pynvml.nvmlDeviceGetMemoryInfo, own)
+    power, limit = _told(pynvml.nvmlDeviceGetPowerUsage, handle), _told(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    sm = _told(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
+    memory_clock = _told(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM)
+    reasons = _told(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+    remapped = _told(pynvml.nvmlDeviceGetRemappedRows, handle)
+    sent = _told(pynvml.nvmlDeviceGetPcieThroughput, handle, pynvml.NVML_PCIE_UTIL_TX_BYTES)
+    received = _told(pynvml.nvmlDeviceGetPcieThroughput, handle, pynvml.NVML_PCIE_UTIL_RX_BYTES)
+    processes = _told(pynvml.nvmlDeviceGetComputeRunningProcesses, own)
+    return GpuReading(
+        gpu,
+        now,
+        utilization=None if rates is None else rates.gpu / 100,
+        memory_utilization=None if rates is None else rates.memory / 100,
+        memory_used=None if memory is None else memory.used,
+        memory_total=None if memory is None else memory.total,
+        temperature=_told(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+        power=None if power is None else power / 1e3,
+        power_limit=None if limit is None else limit / 1e3,
+        sm_clock=None if sm is None else sm * 1e6,
+        memory_clock=None if memory_clock is None else memory_clock * 1e6,
+        throttled=None if reasons is None else frozenset(name for bit, name in REASONS.items() if reasons & bit),
+        ecc_corrected=_ecc(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, pynvml.NVML_AGGREGATE_ECC),
+        ecc_uncorrected=_ecc(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_AGGREGATE_ECC),
+        ecc_uncorrected_now=_ecc(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC),
+        remap_pending=None if remapped is None else bool(remapped[2]),
+        remap_failed=None if remapped is None else bool(remapped[3]),
+        pcie_sent=None if sent is None else sent * 1000,
+        pcie_received=None if received is None else received * 1000,
+        processes=None if processes is None else len(processes),
+    )
+
+
+def _ecc(handle: Any, kind: int, counter: int) -> int | None:
+    return _told(pynvml.nvmlDeviceGetTotalEccErrors, handle, kind, counter)
+
+
+def _between(one: Any, other: Any) -> str:
+    if _told(pynvml.nvmlDeviceGetP2PStatus, one, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK) == pynvml.NVML_P2P_STATUS_OK:
+        return "nvlink"
+    level = _told(pynvml.nvmlDeviceGetTopologyCommonAncestor, one, other)
+    return "?" if level is None else LINKS.get(level, "?")
