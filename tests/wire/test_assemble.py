@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from time import process_time
 from typing import Any
 
 import pytest
@@ -32,6 +33,10 @@ def chunk(delta: dict[str, Any], index: int = 0, finish: str | None = None, **mo
     if "logprobs" in more:
         choice["logprobs"] = more.pop("logprobs")
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}
+
+
+def block_delta(delta: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": delta}
 
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}
@@ -241,6 +246,28 @@ def test_what_is_no_such_stream_is_a_violation_or_lacks_its_end(assembly: type[A
             made.finish()
         except (ProtocolViolation, Truncated):
             continue
+
+
+@pytest.mark.parametrize(
+    ("assembly", "piece"),
+    [
+        (ChatAssembly, chunk({"content": "x" * 64_000})),
+        (ChatAssembly, chunk({"tool_calls": [{"index": 0, "function": {"arguments": "x" * 64_000}}]})),
+        (CompletionAssembly, {"choices": [{"index": 0, "text": "x" * 64_000}]}),
+        (MessageAssembly, block_delta({"type": "text_delta", "text": "x" * 64_000})),
+        (MessageAssembly, block_delta({"type": "input_json_delta", "partial_json": "x" * 64_000})),
+    ],
+    ids=["chat", "tool call", "completion", "message", "tool use"],
+)
+def test_time_grows_with_the_answer_and_not_with_its_square(assembly: type[Assembly], piece: dict[str, Any]) -> None:
+    """A text is not copied for each of its pieces: an engine that never ends would stop the gateway."""
+    made = assembly()
+    made.feed(events({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}))
+    event = events(piece)
+    started = process_time()
+    for _ in range(1_000):
+        made.feed(event)
+    assert process_time() - started < 4  # seconds; it takes a half, and took 20
 
 
 KEYS = ["choices", "type", "error", "delta", "index", "content_block", "content", "tool_calls", "text", "finish_reason"]

@@ -5,12 +5,21 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmgate.wire.event_edits import MOST_HELD, WITHOUT_USAGE_CHUNK, EventEditor, data_of, events_of, renaming
+from llmgate.wire.event_edits import (
+    MOST_HELD,
+    WITHOUT_USAGE_CHUNK,
+    EventEditor,
+    EventSplitter,
+    data_of,
+    events_of,
+    renaming,
+)
 
 STREAMS = sorted((Path(__file__).parent.parent / "data" / "streams").glob("*.sse"))
 
@@ -100,12 +109,25 @@ def test_what_only_looks_like_it_stays(event: bytes) -> None:
 def test_an_event_too_long_to_be_held_passes_unedited_and_the_next_is_edited_again() -> None:
     long = b'data: {"choices":[],"usage":{"prompt_tokens":1},"x":"' + b"x" * MOST_HELD
     editor = EventEditor((WITHOUT_USAGE_CHUNK,))
-    assert editor.at_line_start
+    assert editor.between_events
     assert editor.feed(long) == long
-    assert not editor.at_line_start
+    assert not editor.between_events
     assert editor.feed(b"x") == b""
     assert editor.feed(b'"}\n\n' + USAGE + AFTER) == b'x"}\n\n' + AFTER
-    assert editor.at_line_start
+    assert editor.between_events
+
+
+def test_time_grows_with_the_stream_and_not_with_its_square() -> None:
+    """An event in many pieces, and one in tiny ones: looking through all that is held for each takes minutes."""
+    splitter, editor = EventSplitter(), EventEditor((WITHOUT_USAGE_CHUNK,))
+    started = process_time()
+    for _ in range(512):
+        assert splitter.whole(b"x" * 65_536) == b""
+    assert len(splitter.whole(b"\n\n")) == 512 * 65_536 + 2
+    for _ in range(MOST_HELD):
+        assert editor.feed(b"x") == b""
+    assert len(editor.feed(b"x")) == MOST_HELD + 1
+    assert process_time() - started < 8  # seconds; it takes one, and took 75
 
 
 def test_the_model_gets_its_public_name_and_what_the_text_says_of_models_stays() -> None:

@@ -258,9 +258,9 @@ def test_errors_have_openais_envelope() -> None:
 
 def test_an_error_event_first_ends_an_event_that_was_cut() -> None:
     error = BadRequest("broken")
-    assert OPENAI.closing_event(error, at_line_start=True).startswith(b"data: {")
-    assert OPENAI.closing_event(error, at_line_start=False).startswith(b"\n\ndata: {")
-    assert OPENAI.closing_event(error, at_line_start=False).endswith(b"}\n\n")
+    assert OPENAI.closing_event(error, between_events=True).startswith(b"data: {")
+    assert OPENAI.closing_event(error, between_events=False).startswith(b"\n\ndata: {")
+    assert OPENAI.closing_event(error, between_events=False).endswith(b"}\n\n")
 
 
 @pytest.mark.parametrize("content", ["x", '\\n\\"'], ids=["plain", "escapes"])

@@ -34,7 +34,21 @@ def test_events_and_usage_are_found_wherever_the_chunks_are_cut(line_end: bytes,
     counted = sum(meter.feed(chunk) for chunk in cut(STREAM.replace(b"\n", line_end), cuts))
     assert counted == meter.events == 5
     assert meter.usage() == USAGE
-    assert meter.at_line_start
+
+
+def test_a_stream_is_between_events_only_behind_an_empty_line() -> None:
+    meter = SseMeter()
+    assert meter.between_events
+    for piece, between in ((b"data: 1", False), (b"\n", False), (b"\n", True), (b": 2\n", False), (b"\n", True)):
+        meter.feed(piece)
+        assert meter.between_events is between, piece
+
+
+def test_a_crlf_that_a_border_cuts_is_not_taken_for_an_empty_line() -> None:
+    meter = SseMeter()
+    for piece in (b"data: 1\r", b"\n"):
+        meter.feed(piece)
+        assert not meter.between_events
 
 
 def test_byte_by_byte() -> None:

@@ -18,7 +18,7 @@ from llmgate.gateway.exchange import Exchange
 from llmgate.upstream.base import UpstreamResponse
 from llmgate.wire.asked import EXPLAIN, explanation_header
 from llmgate.wire.engines import STREAM_ERROR, stream_refusal
-from llmgate.wire.event_edits import EventEditor
+from llmgate.wire.event_edits import Edit, EventEditor
 from llmgate.wire.headers import Header, find, response_headers
 from llmgate.wire.sse import SseMeter
 from llmgate.wire.usage import UsageTail, whole_usage
@@ -69,7 +69,9 @@ def relay(
         and content_type.startswith(b"application/json")
         and not _is_encoded(response.headers)
     ):
-        return _pass_on_edited(exchange, response, headers, chunk, edits)
+        return _pass_on_whole(exchange, response, headers, chunk, edits.answer)
+    if exchange.begun:  # the stream that has begun gets it as one event
+        return _pass_on_whole(exchange, response, headers, chunk, ())
     if not response.ended:
         return _pass_on_pieces(exchange, response, headers, chunk)
     exchange.begun = exchange.ended = True
@@ -192,11 +194,11 @@ async def _put_together(
     exchange.usage = whole_usage(body)
     headers = [header for header in headers if header[0] not in STREAM_HEADERS]
     headers.append((b"content-type", b"application/json"))
-    _send_whole(exchange, headers, body, edits)
+    _send_whole(exchange, headers, body, edits.answer)
 
 
-async def _pass_on_edited(
-    exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes, edits: Edits
+async def _pass_on_whole(
+    exchange: Exchange, response: UpstreamResponse, headers: list[Header], first: bytes, edits: Sequence[Edit]
 ) -> None:
     """An answer in which something is changed: its length is known only when all of it is."""
     pieces: list[bytes] = []
@@ -230,8 +232,8 @@ async def _hold(exchange: Exchange, response: UpstreamResponse, first: bytes, ta
         raise
 
 
-def _send_whole(exchange: Exchange, headers: list[Header], body: bytes, edits: Edits) -> None:
-    for edit in edits.answer:
+def _send_whole(exchange: Exchange, headers: list[Header], body: bytes, edits: Sequence[Edit]) -> None:
+    for edit in edits:
         body = edit.change(body)
     headers = [header for header in headers if header[0] != b"content-length"]
     headers.append((b"content-length", b"%d" % len(body)))

@@ -24,7 +24,7 @@ class KeptAlive:
     """A Client around another, for a request that asks for a stream. Call `stop` when the request is done with.
 
     `early_head` gives the headers of an answer that begins now, or None if it must not yet; after it has given some,
-    the answer has begun.
+    the answer has begun. From then on what is no stream must be given whole, with `respond`.
     """
 
     def __init__(
@@ -38,8 +38,6 @@ class KeptAlive:
         self._early_head = early_head
         self._dialect = dialect
         self._begun = False
-        self._whole: list[bytes] | None = None  # pieces of an answer that is no stream
-        self._status = 200
         self._task = asyncio.get_running_loop().create_task(self._comment())
 
     @property
@@ -58,16 +56,12 @@ class KeptAlive:
         self.stop()
         if not self._begun:
             return self._client.respond(status, headers, body, more)
-        if (find(headers, b"content-type") or b"").startswith(b"text/event-stream") and status < 400:
+        if (find(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
             return self._client.write(body, more)
-        self._whole, self._status = [], status
-        return self.write(body, more)
+        return self._client.write(_event(self._dialect, status, body), more)
 
     def write(self, body: bytes, more: bool) -> bool:
-        if self._whole is None:
-            return self._client.write(body, more)
-        self._whole.append(body)
-        return True if more else self._client.write(_event(self._dialect, self._status, b"".join(self._whole)), False)
+        return self._client.write(body, more)
 
     async def drained(self) -> None:
         await self._client.drained()

@@ -317,7 +317,7 @@ class Proxy:
             await respond_error(exchange.client, error, [request_id], exchange.spec.dialect)
         elif exchange.meter is not None:
             sent = exchange.meter if exchange.editor is None else exchange.editor
-            closing = exchange.spec.dialect.closing_event(error, at_line_start=sent.at_line_start)
+            closing = exchange.spec.dialect.closing_event(error, between_events=sent.between_events)
             exchange.client.write(closing, False)
             await exchange.client.drained()
         # else: the server closes the connection, short of the announced length or the last chunk

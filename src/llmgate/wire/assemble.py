@@ -158,7 +158,7 @@ class CompletionAssembly(_ChoicesAssembly):
         return {"text": "", "logprobs": None, "finish_reason": None}
 
     def _piece(self, choice: Json, piece: Json) -> None:
-        choice["text"] += piece.pop("text", None) or ""
+        extend(choice, "text", piece.pop("text", None) or "")
         choice |= piece
 
     def _end(self, index: int, choice: Json) -> Json:
@@ -213,13 +213,14 @@ class MessageAssembly(Assembly):
         block = self._blocks[index]
         match delta["type"]:
             case "input_json_delta":
-                self._inputs[index] = self._inputs.get(index, "") + delta["partial_json"]
+                extend(self._inputs, index, delta["partial_json"])
             case "citations_delta":
-                block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+                citations = block["citations"] = block.get("citations") or []
+                citations.append(delta["citation"])
             case _:  # text_delta, thinking_delta, signature_delta: one string each, named as in the block
                 for name, piece in delta.items():
                     if name != "type":
-                        block[name] = (block.get(name) or "") + piece
+                        extend(block, name, piece)
 
     def _answer(self) -> Json:
         for index, text in self._inputs.items():
@@ -228,6 +229,16 @@ class MessageAssembly(Assembly):
         if "id" not in self._message:  # llama.cpp sends no message_start if the first token is but part of a character
             start = {"id": f"msg_{token_hex(12)}", "type": "message", "role": "assistant", "model": self.model}
         return {**start, **self._message, "content": [block for _, block in sorted(self._blocks.items())]}
+
+
+def extend(texts: dict[Any, Any], name: object, piece: str) -> None:
+    """A text on top of what came before. TypeError if one of them is none."""
+    text = texts.get(name) or ""
+    texts[name] = (
+        None  # CPython extends a string in place if it has no other owner; a copy for each piece takes minutes
+    )
+    text += piece
+    texts[name] = text
 
 
 def joined(before: Json, more: Json) -> Json:
@@ -242,7 +253,8 @@ def joined(before: Json, more: Json) -> Json:
             if isinstance(piece, list):
                 before[name] = _merged([], piece)
         elif isinstance(known, str) and isinstance(piece, str):
-            before[name] = known + piece
+            del known  # see `extend`
+            extend(before, name, piece)
         elif isinstance(known, dict) and isinstance(piece, dict):
             before[name] = joined(known, piece)
         elif isinstance(known, list) and isinstance(piece, list):

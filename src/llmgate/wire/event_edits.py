@@ -28,29 +28,37 @@ _END = re.compile(rb"\n\n|\n\r\n|\r\r")
 
 
 class EventSplitter:
-    """Cuts a stream into whole events, each with the empty line that ends it."""
+    """Cuts a stream into whole events, each with the empty line that ends it. Takes time in proportion to the stream,
+    however long an event is and however small its pieces."""
 
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
 
     def whole(self, chunk: bytes) -> bytes:
         """All the events that are whole with this chunk, in one piece."""
-        data = self._held + chunk if self._held else chunk
-        if data.endswith(b"\n\n"):
-            self._held = b""
-            return data
-        end = max((at + len(mark) for mark in _ENDS if (at := data.rfind(mark)) >= 0), default=0)
-        self._held = data[end:]
-        return data[:end]
+        held = self._held
+        before = bytes(held[-2:])  # what is held has no end in it, but the last two bytes may begin one
+        news = before + chunk
+        end = max((at + len(mark) for mark in _ENDS if (at := news.rfind(mark)) >= 0), default=0)
+        if not end:
+            held += chunk
+            return b""
+        cut = end - len(before)
+        events = chunk[:cut]
+        if held:
+            events = bytes(held) + events
+            held.clear()
+        held += chunk[cut:]
+        return events
 
     def split(self, chunk: bytes) -> list[bytes]:
         return list(events_of(self.whole(chunk)))
 
     def rest(self) -> bytes:
         """What is held back of an event that is not whole."""
-        rest, self._held = self._held, b""
+        rest, self._held = bytes(self._held), bytearray()
         return rest
 
     @property
@@ -91,7 +99,7 @@ class EventEditor:
         return passed + events if passed else events
 
     @property
-    def at_line_start(self) -> bool:
+    def between_events(self) -> bool:
         """Whether the client has had nothing but whole events so far."""
         return not self._inside
 

@@ -27,30 +27,56 @@ HOP_BY_HOP = frozenset(
 
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 
+STEERING = frozenset(
+    {
+        b"x-session-id",
+        b"x-gateway-destination-endpoint",  # the endpoint picker protocol
+        b"x-gateway-destination-endpoint-subset",
+        b"x-vllm-priority",
+        b"x-data-parallel-rank",  # vLLM, Dynamo
+        b"x-prefiller-host-port",  # llm-d's sidecar connects to where these say
+        b"x-prefiller-url",
+        b"x-encoder-hosts-ports",
+        b"x-kv-cache-source-host-port",
+        b"x-data-parallel-host-port",
+        b"x-llm-d-prefiller-host-port",
+        b"x-llm-d-encoder-hosts-ports",
+        b"x-llm-d-kv-cache-source-host-port",
+        b"x-worker-instance-id",  # Dynamo
+        b"x-prefill-instance-id",
+        b"x-dp-rank",
+        b"x-prefill-dp-rank",
+        b"x-smg-target-worker",  # SGLang's router
+    }
+)
+"""What engines, and proxies in front of them, take orders from; a client must not steer them past the gateway."""
+
 DROPPED_FROM_REQUEST = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"expect",
     b"accept-encoding",  # the stream is read on its way: identity is asked for
     b"x-request-id",  # sent anew
-    b"x-session-id",
-    b"x-gateway-destination-endpoint",
-    b"x-vllm-priority",  # engines obey these; a client must not steer them past the gateway
-    b"x-data-parallel-rank",
     b"forwarded",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-port",
-    b"x-forwarded-proto",
     b"x-real-ip",
 }
 
 DROPPED_FROM_RESPONSE = HOP_BY_HOP | {
     b"server",
     b"date",  # the gateway's own
-    b"set-cookie",
+    b"x-powered-by",
     b"location",  # the engine's own address; nobody is to go there past the gateway
     b"content-location",
+    b"refresh",
+    b"link",
+    b"set-cookie",  # these hold for all that a browser does with the gateway, and not for one answer
+    b"clear-site-data",
+    b"strict-transport-security",
+    b"nel",
+    b"report-to",
+    b"reporting-endpoints",
+    b"x-accel-redirect",  # a web server in front of the gateway would hand out its files by these
+    b"x-sendfile",
     b"x-request-id",
     b"access-control-allow-origin",  # the gateway is the origin that browsers see
     b"access-control-allow-credentials",
@@ -64,8 +90,10 @@ GATEWAY_PREFIX = b"x-llmgate-"
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
-_SPECIAL_IN_REQUEST = DROPPED_FROM_REQUEST | CREDENTIALS | {b"content-encoding"}
+_SPECIAL_IN_REQUEST = DROPPED_FROM_REQUEST | STEERING | CREDENTIALS | {b"content-encoding"}
+_OWNED_PREFIXES = (GATEWAY_PREFIX, b"x-forwarded-")
 
+_UNDERSCORE, _DOT = b"_."  # numbers: looking for a number is ten times as fast as looking for bytes
 _DASHED = bytes.maketrans(b"_.", b"--")
 """What servers behind the gateway may make of a name: CGI, WSGI and PHP do not tell `x_y` and `x.y` from `x-y`."""
 
@@ -93,11 +121,11 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
     for pair in incoming:
         name = pair[0]
         if name not in _SPECIAL_IN_REQUEST:
-            if (b"_" in name or b"." in name) and _shadows(name):
+            if (_UNDERSCORE in name or _DOT in name) and _shadows(name):
                 continue
-            if not name.startswith(GATEWAY_PREFIX):
+            if not name.startswith(_OWNED_PREFIXES):
                 passed.append(pair)
-            else:
+            elif name.startswith(GATEWAY_PREFIX):
                 own = (*own, pair)
         elif name in CREDENTIALS:
             credentials.append(pair)
@@ -118,7 +146,7 @@ def sort_request_headers(incoming: Iterable[Header]) -> RequestHeaders:
 def _shadows(name: bytes) -> bool:
     """Whether it may pass for one that the gateway takes out or sends itself."""
     twin = name.translate(_DASHED)
-    return twin in _SPECIAL_IN_REQUEST or twin.startswith(GATEWAY_PREFIX)
+    return twin in _SPECIAL_IN_REQUEST or twin.startswith(_OWNED_PREFIXES)
 
 
 def response_headers(incoming: Iterable[Header], own: list[Header]) -> list[Header]:

@@ -26,9 +26,9 @@ class Dialect(NamedTuple):
     body: Callable[[LlmgateError], bytes]
     event: Callable[[LlmgateError], bytes]  # in a stream that breaks
 
-    def closing_event(self, error: LlmgateError, *, at_line_start: bool) -> bytes:
+    def closing_event(self, error: LlmgateError, *, between_events: bool) -> bytes:
         """What ends a broken stream; first closes the event that the break may have cut."""
-        return self.event(error) if at_line_start else b"\n\n" + self.event(error)
+        return self.event(error) if between_events else b"\n\n" + self.event(error)
 
 
 OPENAI = Dialect(openai.error_body, openai.error_event)

@@ -16,11 +16,12 @@ class SseMeter:
     told by the first event, and not again by the last.
     """
 
-    __slots__ = ("_head", "_tail", "_usage", "events")
+    __slots__ = ("_carriage_returns", "_head", "_tail", "_usage", "events")
 
     def __init__(self, usage_at_start: bool = False) -> None:
         self.events = 0
-        self._tail = b"\n"
+        self._tail = b"\n\n"
+        self._carriage_returns = False
         self._usage = UsageTail()
         self._head: bytes | None = b"" if usage_at_start else None
 
@@ -31,6 +32,7 @@ class SseMeter:
             self._head += chunk[:HEAD_BYTES]
         text = chunk
         if b"\r" in chunk:  # CRLF and CR end lines too
+            self._carriage_returns = True
             text = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         # "\ndata:" has 6 bytes: one that is cut by the chunks' border lies within 5 bytes on either side
         events = text.count(b"\ndata:") + (self._tail + text[:5]).count(b"\ndata:")
@@ -39,8 +41,10 @@ class SseMeter:
         return events
 
     @property
-    def at_line_start(self) -> bool:
-        return self._tail.endswith(b"\n")
+    def between_events(self) -> bool:
+        """Whether the client has had nothing but whole events so far. False where that is not certain: a CRLF that a
+        chunk's border cuts looks like two ends of lines."""
+        return not self._carriage_returns and self._tail.endswith(b"\n\n")
 
     def usage(self) -> Usage | None:
         usage = self._usage.usage()
