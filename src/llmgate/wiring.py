@@ -171,4 +171,6 @@ def access_log(config: Config) -> AccessLog | None:
     wanted = config.access_log
     if not wanted.to:
         return None
-    return AccessLog(wanted.to, key=wanted.hash_key.get_secret_value(), prefix_blocks=wanted.prefix_blocks)
+    return AccessLog(
+        wanted.to, key=wanted.hash_key.get_secret_value(), prefix_blocks=wanted.prefix_blocks, sample=wanted.sample
+    )

@@ -189,3 +189,14 @@ async def test_without_a_log_there_is_none_and_an_unusable_one_is_said(log: Path
         with pytest.raises(OSError, match=r"the access log .* cannot be opened"):
             async with serving(engine, access_log={"to": "/no/such/place"}):
                 pass
+
+
+async def test_of_good_answers_a_part_is_logged_and_of_others_all(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    async with (
+        FakeEngine([completion()]) as engine,
+        serving(engine, access_log={"to": str(file), "sample": 0.0}) as served,
+    ):
+        assert (await served.chat()).status_code == 200
+        assert (await served.chat(HELLO | {"model": "nobody's"})).status_code == 404
+    assert [json.loads(line)["status"] for line in file.read_text().splitlines()] == [404]

@@ -16,7 +16,9 @@ import click
 from llmgate.config import Config, ConfigError, ConfigFile, from_data, read_yaml
 from llmgate.config.schema import AdminConfig, ServerConfig
 from llmgate.routing.registry import BUILT_IN, DEFAULT
-from llmgate.telemetry.crash import WithoutTexts
+from llmgate.telemetry.app_log import Format, set_up
+
+logger = logging.getLogger("llmgate")
 
 
 @click.command(
@@ -36,6 +38,13 @@ from llmgate.telemetry.crash import WithoutTexts
 @click.option("--reuse-port", is_flag=True, help="Listen beside other processes that do so too (SO_REUSEPORT).")
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes; only 1 for now.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    default="auto",
+    envvar="LLMGATE_LOG_FORMAT",
+    help="Of the log on standard error; auto: text on a terminal, JSON lines elsewhere.",
+)
 def serve(
     urls: tuple[str, ...],
     file: Path | None,
@@ -46,6 +55,7 @@ def serve(
     reuse_port: bool,
     workers: int,
     log_level: str,
+    log_format: Format,
 ) -> None:
     """Run the gateway in front of the engines at the given URLs, those of the configuration, or both."""
     if workers > 1:
@@ -54,9 +64,7 @@ def serve(
             "blindly past the others'. One process serves several thousand requests a second; start more gateways "
             "behind different engines if that is not enough."
         )
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(WithoutTexts())
+    set_up(log_level, log_format)
 
     def read() -> Config:
         return load(urls, file, host=host, port=port, admin_port=admin_port, policy=policy, reuse_port=reuse_port)
@@ -111,11 +119,16 @@ def run(config: Config, source: ConfigFile | None = None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, gateway.stop)
         loop.add_signal_handler(signal.SIGHUP, gateway.hang_up)
-        click.echo(
-            f"llmgate: {len(config.endpoints)} endpoints, policy {config.router.policy}, "
-            f"on {_scheme(config.server)}://{_shown(config.server.host)}:{gateway.data_port} "
-            f"(admin {_scheme(config.admin)}://{_shown(config.admin.host)}:{gateway.admin_port})",
-            err=True,
+        logger.warning(  # so that it is told at every level but the last: whoever started it waits for this line
+            "llmgate: %d endpoints, policy %s, on %s://%s:%d (admin %s://%s:%d)",
+            len(config.endpoints),
+            config.router.policy,
+            _scheme(config.server),
+            _shown(config.server.host),
+            gateway.data_port,
+            _scheme(config.admin),
+            _shown(config.admin.host),
+            gateway.admin_port,
         )
         gc.collect()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again

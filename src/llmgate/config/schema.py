@@ -413,6 +413,8 @@ class AccessLogConfig(Section):
     """What sessions and prefixes are hashed with; empty: made up at each start."""
     prefix_blocks: int = Field(default=0, ge=0, le=1024)
     """How many leading blocks of each prompt the log has hashes of."""
+    sample: float = Field(default=1.0, ge=0, le=1)
+    """The part of good answers that is logged; what was refused, failed or left is logged always."""
 
 
 class CorsConfig(Section):

@@ -22,6 +22,7 @@ from llmgate.core.types import Endpoint
 from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
 from llmgate.gateway.admin_guard import BodyLimit, BrowserGuard, error_response, require
 from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView, ReloadView
+from llmgate.gateway.audit import Audit
 from llmgate.gateway.control import Control, NameTaken, NothingToReload
 from llmgate.telemetry.metrics import Metrics
 
@@ -58,6 +59,7 @@ def create_admin_app(
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(BrowserGuard, hosts=None if token else hosts)
+    app.add_middleware(Audit)  # added last, so the outermost: it sees what the others refuse
     app.add_exception_handler(StarletteHTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected_error)

@@ -339,4 +339,5 @@ class Proxy:
         )
 
     def _log(self, exchange: Exchange, log: AccessLog) -> None:
-        log.write(entry_of(exchange, log, self._clock()))
+        if log.wants(exchange.status):
+            log.write(entry_of(exchange, log, self._clock()))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from random import Random
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily
@@ -63,20 +64,33 @@ class AccessLog:
     """Takes entries on the event loop; hashes what must not stand in clear.
 
     `to` is `stdout`, `stderr` or a path. Hashes can be compared as long as `key` is the same; an empty one is made up.
-    `prefix_blocks`: how many blocks of a prompt are hashed. Raises OSError if it cannot be opened.
+    `prefix_blocks`: how many blocks of a prompt are hashed. `sample`: the part of good answers that is wanted.
+    Raises OSError if it cannot be opened.
     """
 
     def __init__(
-        self, to: str, *, key: str = "", prefix_blocks: int = 0, wall_clock: Callable[[], float] = time.time
+        self,
+        to: str,
+        *,
+        key: str = "",
+        prefix_blocks: int = 0,
+        sample: float = 1.0,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.prefix_blocks = prefix_blocks
         self.wall_clock = wall_clock
+        self._sample = sample
+        self._random = Random()
         self._key = blake2b(key.encode()).digest() if key else secrets.token_bytes(64)
         self._block_hash = lru_cache(KNOWN_BLOCKS)(self._hash_block)
         self._entries: list[Entry] = []
         self._encode = msgspec.json.Encoder().encode_lines
         self._timer: asyncio.TimerHandle | None = None
         self._writer = LineWriter(to)
+
+    def wants(self, status: int) -> bool:
+        """Whether a request that ended so is to be written."""
+        return self._sample >= 1.0 or status >= 400 or self._random.random() < self._sample
 
     def write(self, entry: Entry) -> None:
         """Needs a running event loop."""
