@@ -110,7 +110,8 @@ async def test_an_engines_redirect_loses_its_address(status: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["x_llmgate_priority", "x.llmgate.slo", "x_vllm_priority", "X_Request_Id", "x_api_key",
-                                  "content_length", "transfer_encoding", "x_forwarded.for"])  # fmt: skip
+                                  "content_length", "transfer_encoding", "x_forwarded.for", "x_forwarded_user",
+                                  "x_prefiller_host_port"])  # fmt: skip
 async def test_a_name_that_a_careless_server_takes_for_one_of_ours_is_dropped(name: str) -> None:
     async with (
         FakeEngine([WHOLE]) as engine,
