@@ -58,7 +58,8 @@ async def test_fields_that_the_gateway_owns_are_consumed() -> None:
 async def test_what_an_engine_says_of_itself_or_of_more_than_its_answer_ends_at_the_gateway() -> None:
     """To a browser it would hold for all of the gateway's pages, to a web server in front it would be an order."""
     said = ("server", "x-powered-by", "set-cookie", "refresh", "link", "location", "clear-site-data", "nel",
-            "report-to", "reporting-endpoints", "strict-transport-security", "x-accel-redirect", "x-sendfile")  # fmt: skip
+            "report-to", "reporting-endpoints", "strict-transport-security", "x-accel-redirect",
+            "x-sendfile")  # fmt: skip
     async with FakeEngine() as engine, serving(engine) as served:
         reply = answer(b"x", headers=[(name.encode(), b"canary") for name in said] + [(b"x-accel-buffering", b"no")])
         _, head = await exchange(served, engine, reply)
