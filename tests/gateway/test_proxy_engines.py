@@ -7,6 +7,7 @@ import json
 import pytest
 
 from llmgate.core.health import State
+from llmgate.core.types import TerminationCause
 from llmgate.testing.fake_upstream import Script, answer
 from tests.support.fake_engine import DONE, JSON, FakeEngine, completion, stream, until
 from tests.support.serving import STREAMED, serving
@@ -48,6 +49,29 @@ async def test_a_stream_that_is_a_refusal_is_a_503_when_nobody_else_can_be_asked
         assert answered.headers["retry-after"] == "1"
         assert answered.json()["error"]["code"] == "engine_full"
         assert served.state("a") is State.UP
+
+
+BROKEN: list[bytes] = [b'data: {"error": {"message": "the engine core died", "code": 500}}\n\n', DONE]
+
+
+async def test_a_stream_that_is_a_failure_from_its_start_is_tried_elsewhere_and_counts_against_its_engine() -> None:
+    async with (
+        FakeEngine(stream(*BROKEN)) as broken,
+        FakeEngine(OTHER) as other,
+        serving(broken, other, health={"strikes": 1}) as served,
+    ):
+        for _ in range(4):
+            assert (await served.chat(STREAMED)).content == EVENT + DONE
+        assert len(broken.asked) == 1
+        assert served.state("a") is State.EJECTED
+        assert await served.metric('llmgate_retries_total{endpoint="a",reason="status_500"}') == 1
+
+
+async def test_the_last_engines_failure_in_a_stream_is_told_in_its_own_words_and_counts_against_it() -> None:
+    async with FakeEngine(stream(*BROKEN)) as engine, serving(engine, health={"strikes": 1}) as served:
+        assert (await served.chat(STREAMED)).content == b"".join(BROKEN)
+        await served.settled()
+        assert served.gateway.scheduler.ledger.causes == {TerminationCause.UPSTREAM_ERROR: 1}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmgate.core.errors import ProtocolViolation, Truncated, UpstreamError
-from llmgate.wire.assemble import Assembly, ChatAssembly, CompletionAssembly, MessageAssembly, ResponseAssembly
+from llmgate.wire.assemble import (
+    MOST_INDEXED,
+    Assembly,
+    ChatAssembly,
+    CompletionAssembly,
+    MessageAssembly,
+    ResponseAssembly,
+)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -268,6 +275,20 @@ def test_time_grows_with_the_answer_and_not_with_its_square(assembly: type[Assem
     for _ in range(1_000):
         made.feed(event)
     assert process_time() - started < 4  # seconds; it takes a half, and took 20
+
+
+def test_more_tool_calls_than_anyone_makes_are_no_answer() -> None:
+    """Each piece is looked for among all that came before."""
+    for calls, fits in ((MOST_INDEXED, True), (MOST_INDEXED + 1, False)):
+        made = ChatAssembly()
+        for index in range(calls):
+            made.feed(events(chunk({"tool_calls": [CALL | {"index": index}]})))
+        made.feed(DONE)
+        if fits:
+            assert made.finish()[0] == 200
+        else:
+            with pytest.raises(ProtocolViolation):
+                made.finish()
 
 
 KEYS = ["choices", "type", "error", "delta", "index", "content_block", "content", "tool_calls", "text", "finish_reason"]

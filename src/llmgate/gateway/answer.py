@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from llmgate.core.errors import ProtocolViolation, StreamRefused, UpstreamError
+from llmgate.core.errors import ProtocolViolation, UpstreamError
 from llmgate.core.ledger import Charge
-from llmgate.core.retry import BUSY_STATUSES
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import Endpoint, Usage
 from llmgate.gateway.edits import Edits
 from llmgate.gateway.exchange import Exchange
 from llmgate.upstream.base import UpstreamResponse
 from llmgate.wire.asked import EXPLAIN, explanation_header
-from llmgate.wire.engines import STREAM_ERROR, stream_refusal
 from llmgate.wire.event_edits import Edit, EventEditor
 from llmgate.wire.headers import Header, find, response_headers
 from llmgate.wire.sse import SseMeter
@@ -41,8 +39,6 @@ def relay(
     """Pass on the answer, of which `chunk` is the first that came; what is left to be awaited, as more will come. The
     head goes out with it and not before: until then another endpoint can serve."""
     client = exchange.client
-    if chunk.startswith(STREAM_ERROR) and stream_refusal(chunk) in BUSY_STATUSES:
-        raise StreamRefused("The engine is full.")
     content_type = (find(response.headers, b"content-type") or b"").lower()
     if response.status == 200 and exchange.spec.kind.generates:
         if content_type.startswith(b"text/html"):

@@ -20,6 +20,7 @@ from llmgate.core.errors import (
     LlmgateError,
     NoReadyEndpoint,
     ShuttingDown,
+    StreamRefused,
     UnsupportedEncoding,
     UpstreamError,
 )
@@ -42,7 +43,7 @@ from llmgate.telemetry.crash import without_texts
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.asked import wanted_slo, wants_explanation
-from llmgate.wire.engines import make_of
+from llmgate.wire.engines import STREAM_ERROR, make_of, stream_refusal
 from llmgate.wire.forwarded import ClientAddress
 from llmgate.wire.headers import Header, retry_after, sort_request_headers
 from llmgate.wire.kinds import KINDS, dialect_of
@@ -216,6 +217,14 @@ class Proxy:
                     self._metrics.retried(charge.endpoint.name, f"status_{status}")
                     return False
             chunk = response.take() or await response.read()
+            if chunk.startswith(STREAM_ERROR) and (told := stream_refusal(chunk)) in RETRYABLE_STATUSES:
+                if told in BUSY_STATUSES:
+                    raise StreamRefused("The engine is full.")
+                status, reason = told, f"answered {told} in its stream"
+                cause, verdict = TerminationCause.UPSTREAM_ERROR, Verdict.BAD
+                if self._may_go_on(exchange, status):
+                    self._metrics.retried(charge.endpoint.name, f"status_{status}")
+                    return False
             rest = relay(exchange, charge, response, chunk, self._scheduler, self._clock)
             if rest is not None:
                 await rest

@@ -18,6 +18,9 @@ from llmgate.wire.event_edits import EventSplitter, data_of
 SET_ONCE = frozenset({"id", "type", "role", "object", "name"})
 """Strings of a delta that are said once or repeated; all others are pieces of a longer one."""
 
+MOST_INDEXED = 1024
+"""Items of a list that come in pieces by index, such as tool calls: each piece is looked for among all of them."""
+
 Json = dict[str, Any]
 
 SHAPELESS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError, AttributeError)
@@ -265,10 +268,13 @@ def joined(before: Json, more: Json) -> Json:
 
 
 def _merged(known: list[Any], more: list[Any]) -> list[Any]:
+    """TypeError if there are too many to look through."""
     for item in more:
         index = item.get("index") if isinstance(item, dict) else None
         same = None if index is None else next((each for each in known if each.get("index") == index), None)
         if same is None:
+            if index is not None and len(known) >= MOST_INDEXED:
+                raise TypeError
             known.append(item)
         else:
             joined(same, item)
