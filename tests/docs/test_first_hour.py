@@ -32,7 +32,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=directory,
-            env={**os.environ, "PATH": path, "COLUMNS": "200", "LLMGATE_LOG_FORMAT": "text"},
+            env={**os.environ, "PATH": path, "COLUMNS": "200"},
             text=True,
         )
 
