@@ -89,6 +89,18 @@ def test_a_reading_that_is_old_holds_nothing_down() -> None:
     assert endpoint.health.state is State.UP
 
 
+def test_when_gpus_are_no_longer_watched_they_hold_nothing_down() -> None:
+    made = pool(0)
+    (endpoint,) = made
+    gpus = Gpus(made, "here", QUICK)
+    gpus.take_in([GpuReading(FIRST, 1.0, lost="GPU is lost")])
+    assert gpus.take_in([]) == []
+    assert not list(gpus)
+    endpoint.health.probe_passed()
+    endpoint.health.probe_passed()
+    assert endpoint.health.state is State.UP
+
+
 def test_other_thresholds_hold_for_gpus_that_are_known() -> None:
     made = pool(0)
     gpus = Gpus(made, "here", QUICK)

@@ -38,8 +38,12 @@ class Gpus:
                 health.policy = policy
 
     def take_in(self, readings: Sequence[GpuReading]) -> list[tuple[Gpu, GpuState, str]]:
-        """What a look at a node's GPUs has shown. Returns those whose state has changed, with the reason."""
+        """What a look at the GPUs has shown; nothing at all: they are no longer known. Returns those whose state has
+        changed, with the reason."""
         changed = []
+        if not readings:
+            self._readings.clear()
+            self._healths.clear()
         for reading in readings:
             uuid = reading.gpu.uuid
             health = self._healths.get(uuid)

@@ -18,7 +18,7 @@ Deliver = Callable[[Sequence[GpuReading]], object]
 
 class GpuWatch:
     """`deliver` is called on the event loop that `start` was called on. Without a driver one line says so, and that is
-    all."""
+    all. Should it end for another reason, nothing is delivered: what was known is known no more."""
 
     def __init__(self, nvml: Nvml, interval: float, deliver: Deliver) -> None:
         self._nvml = nvml
@@ -51,3 +51,5 @@ class GpuWatch:
             logger.info("no GPUs are watched: %s", error)
         except Exception:  # a mistake of ours or the driver's: the gateway goes on without
             logger.exception("GPUs are no longer watched")
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._deliver, ())
