@@ -237,7 +237,7 @@ async def test_every_other_section_takes_effect_for_new_requests(file: File, tmp
             engine,
             router={"policy": "least-connections"},
             models=[{"name": "m", "aliases": ["alias"], "tokenizer": "embedded"}],
-            server={"body_limit": 1024},
+            server={"body_limit": 1024, "metrics": False},
             health={"interval": 0.01, "strikes": 7},
             timeouts={"drain": 3},
             retries={"max_attempts": 2},
@@ -253,6 +253,7 @@ async def test_every_other_section_takes_effect_for_new_requests(file: File, tmp
         assert answered.headers["x-llmgate-policy"] == "least-connections"
         assert answered.headers["access-control-allow-origin"] == "*"  # the connection is the same as before
         assert (await served.chat(b"x" * 1025)).status_code == 413
+        assert (await served.client.get("/metrics")).status_code == 404
         assert (await served.admin.get("/api/endpoints")).status_code == 401
         served.admin.headers["authorization"] = "Bearer canary"
         shown = (await served.admin.get("/api/config")).json()
@@ -264,6 +265,9 @@ async def test_every_other_section_takes_effect_for_new_requests(file: File, tmp
         served.admin.headers.pop("authorization")
         await served.chat()
         assert (await served.admin.get("/api/endpoints")).status_code == 200
+        for policy in ("round-robin", "least-connections"):
+            line = f'llmgate_decisions_total{{policy="{policy}",choice="only"}}'
+            assert await served.metric(line) == 1, "each is counted as its own"
     lines = [json.loads(line) for line in read(log)]
     assert [line["status"] for line in lines] == [200, 413]  # the log was closed, whole, by the second reload
 

@@ -145,6 +145,7 @@ class Gateway:
             started_at=int(time.time()),
         )
         self.app.allow_origins(wiring.cors(config))
+        self.app.shows_metrics = config.server.metrics
         self._data = Server(
             self.app,
             data_socket,
@@ -345,6 +346,7 @@ class Gateway:
         self.gate.limits = wiring.limits(config)
         self.app.body_limit = config.server.body_limit
         self.app.allow_origins(wiring.cors(config))
+        self.app.shows_metrics = config.server.metrics
         self._admin_app.app = plan.admin_app
         self._forget_unused_tls()
         sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]

@@ -80,6 +80,13 @@ async def test_metrics_are_prometheus_text_or_openmetrics() -> None:
         assert asked.text.endswith("# EOF\n")
 
 
+async def test_metrics_may_be_left_to_the_admin_port() -> None:
+    async with FakeEngine() as engine, serving(engine, server={"metrics": False}) as served:
+        refused = await served.client.get("/metrics")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_url")
+        assert "llmgate_build_info" in (await served.admin.get("/metrics")).text
+
+
 async def test_an_endpoint_that_is_no_llm_server_gets_no_requests() -> None:
     async def web_page(_: object) -> None:
         raise AssertionError("it was asked")

@@ -46,6 +46,8 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_without_done(en
         assert b"[DONE]" not in rest
         assert len(a.asked) + len(b.asked) == 1
         assert causes(served) == {TerminationCause.UPSTREAM_ERROR: 1}
+        broken_on = [f'llmgate_broken_answers_total{{model="m",endpoint="{name}"}}' for name in "ab"]
+        assert sum([await served.metric(line) for line in broken_on]) == 1, "its status, 200, does not tell"
 
 
 async def test_a_stream_with_a_length_that_breaks_ends_with_an_error_event_too() -> None:

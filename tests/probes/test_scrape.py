@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from llmgate.core.errors import FirstByteTimeout
 from llmgate.core.health import Health
-from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec
+from llmgate.core.types import Endpoint, EndpointMetrics, EndpointSpec, EngineCounts
 from llmgate.probes.page import Page
 from llmgate.probes.scrape import DELAY_WHILE_OFF, Scraper
 from llmgate.wire.engine_metrics import MAX_PAGE_BYTES
@@ -50,6 +51,12 @@ class Case:
     def asked(self, path: str) -> int:
         return self.engines.asked["a", path]
 
+    @property
+    def gauges(self) -> EndpointMetrics | None:
+        """The last reading, but for its counters."""
+        metrics = self.endpoint.metrics
+        return None if metrics is None else replace(metrics, counts=EngineCounts())
+
     def fresh(self) -> bool:
         metrics = self.endpoint.metrics
         return metrics is not None and metrics.fresh(self.time.now)
@@ -64,10 +71,12 @@ async def test_a_reading_replaces_the_last_one_and_bears_the_time_of_asking() ->
     case = Case("vllm", vllm())
     await case.scrapes(1)
     first = case.endpoint.metrics
-    assert first == EndpointMetrics(1000.0, 0, 0, 0.0, 8192)
+    assert first is not None
+    assert case.gauges == EndpointMetrics(1000.0, 0, 0, 0.0, 8192)
     case.answers["/metrics"] = page(recorded(LOAD))
     await case.scrapes(1)
-    assert case.endpoint.metrics == EndpointMetrics(1001.0, 4, 20, 12 / 63, 8192)
+    counts = EngineCounts(928, 0, 397, 0)
+    assert case.endpoint.metrics == EndpointMetrics(1001.0, 4, 20, 12 / 63, 8192, counts=counts)
     assert first.running == 0, "whoever holds the old reading keeps it as it was"
 
 
@@ -114,7 +123,7 @@ async def test_a_page_without_the_gauges_makes_load_unknown_not_zero(
 async def test_the_capacity_of_llama_cpp_is_asked_once_per_start() -> None:
     case = Case("llamacpp", llamacpp())
     await case.scrapes(5)
-    assert case.endpoint.metrics == EndpointMetrics(1004.0, 2, 4, None, 4096, max_running=2)
+    assert case.gauges == EndpointMetrics(1004.0, 2, 4, None, 4096, max_running=2)
     assert case.asked("/props") == 1
     case.probe.times_learnt += 1
     await case.scrapes(5)
@@ -138,7 +147,7 @@ async def test_another_engine_does_not_inherit_the_capacity() -> None:
     case.probe.times_learnt += 1
     case.engines.engines["a"] = {"/metrics": page(recorded("reconstructed/tgi.txt"))}
     await case.scrapes(1)
-    assert case.endpoint.metrics == EndpointMetrics(1001.0, 8, 5)
+    assert case.gauges == EndpointMetrics(1001.0, 8, 5)
 
 
 @pytest.mark.parametrize("status", [404, 501])
@@ -163,7 +172,7 @@ async def test_sglang_without_metrics_still_tells_its_load() -> None:
     loads = "/v1/loads?include=core&format=prometheus"
     case = Case("sglang", {loads: page(recorded("reconstructed/sglang-loads.txt"))})
     await case.scrapes(3)
-    assert case.endpoint.metrics == EndpointMetrics(1002.0, 8, 1, 0.4, 200_000, max_running=96)
+    assert case.gauges == EndpointMetrics(1002.0, 8, 1, 0.4, 200_000, max_running=96)
     assert (case.asked("/metrics"), case.asked(loads), case.asked("/get_server_info")) == (1, 3, 0)
 
 
@@ -172,7 +181,7 @@ async def test_what_the_metrics_of_sglang_leave_open_its_server_info_tells() -> 
     metrics = page(recorded("reconstructed/sglang-dp2-priority.txt"))
     case = Case("sglang", {"/metrics": metrics, "/get_server_info": info})
     await case.scrapes(3)
-    assert case.endpoint.metrics == EndpointMetrics(1002.0, 11, 3, 0.91, 800_000, max_running=512), "metrics come first"
+    assert case.gauges == EndpointMetrics(1002.0, 11, 3, 0.91, 800_000, max_running=512), "metrics come first"
     assert case.asked("/get_server_info") == 1
 
 

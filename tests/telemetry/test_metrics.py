@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from llmgate import __version__
 from llmgate.core.pool import EndpointPool
-from llmgate.core.types import EndpointMetrics, EndpointSpec, Usage
+from llmgate.core.types import EndpointMetrics, EndpointSpec, EngineCounts, Usage
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
 
@@ -24,6 +24,11 @@ SERIES = {
     "llmgate_inter_token_latency_seconds_bucket": {"model", "endpoint", "le"},
     "llmgate_gateway_overhead_seconds_bucket": {"model", "endpoint", "le"},
     "llmgate_tokens_total": {"model", "endpoint", "kind"},
+    "llmgate_expected_cached_tokens_total": {"model", "endpoint"},
+    "llmgate_prefix_hit_ratio": {"model", "endpoint"},
+    "llmgate_broken_answers_total": {"model", "endpoint"},
+    "llmgate_decisions_total": {"policy", "choice"},
+    "llmgate_ready_endpoints": {"model"},
     "llmgate_retries_total": {"endpoint", "reason"},
     "llmgate_rejected_total": {"reason"},
     "llmgate_estimate_error_ratio_bucket": {"model", "le"},
@@ -37,6 +42,15 @@ SERIES = {
     "llmgate_endpoint_kv_cache_usage_ratio": {"endpoint"},
     "llmgate_endpoint_waiting_requests": {"endpoint"},
     "llmgate_endpoint_metrics_age_seconds": {"endpoint"},
+    "llmgate_endpoint_kv_cache_capacity_tokens": {"endpoint"},
+    "llmgate_endpoint_running_requests": {"endpoint"},
+    "llmgate_endpoint_max_running_requests": {"endpoint"},
+    "llmgate_endpoint_weight": {"endpoint"},
+    "llmgate_endpoint_info": {"endpoint", "engine", "gpu", "node"},
+    "llmgate_endpoint_state": {"endpoint", "state"},
+    "llmgate_endpoint_state_changes_total": {"endpoint", "state"},
+    "llmgate_endpoint_tokens_total": {"endpoint", "kind"},
+    "llmgate_endpoint_preemptions_total": {"endpoint"},
     "llmgate_build_info": {"version", "python"},
     "process_resident_memory_bytes": set(),
     "python_info": {"version", "implementation", "major", "minor", "patchlevel"},
@@ -74,15 +88,19 @@ def end(
         overhead=0.0001,
         usage=usage or Usage(prompt_tokens=100, completion_tokens=41, cached_tokens=64),
         estimated_prompt_tokens=110,
+        expected_cached_tokens=48,
     )
 
 
 @pytest.mark.parametrize(("accept", "parse"), [(None, parse_text), (OPENMETRICS, parse_openmetrics)])
 def test_every_series_is_emitted_with_its_labels_in_both_formats(accept: str | None, parse: Parser) -> None:
     pool = make.pool(1)
-    next(iter(pool)).metrics = EndpointMetrics(at=9.0, waiting=2, kv_usage=0.5)
+    next(iter(pool)).metrics = EndpointMetrics(
+        9.0, running=1, waiting=2, kv_usage=0.5, kv_capacity_tokens=100, max_running=8, counts=EngineCounts(9, 5, 4, 3)
+    )
     metrics = metrics_of(pool)
     end(metrics)
+    metrics.decisions.of("p").made(1, 1)
     metrics.objectives.ttft_predicted("m", "e0", 1.0)
     metrics.objectives.tpot_predicted("m", "e0", 1.0)
     metrics.objectives.slo_ended("m", "ttft", True)
@@ -143,6 +161,39 @@ def test_cached_tokens_are_absent_until_an_engine_reports_them() -> None:
     assert value(parsed(metrics), "llmgate_tokens_total", model="m", endpoint="e0", kind="cached") is None
     end(metrics, usage=Usage(prompt_tokens=10, completion_tokens=2, cached_tokens=0))
     assert value(parsed(metrics), "llmgate_tokens_total", model="m", endpoint="e0", kind="cached") == 0
+
+
+def test_expected_hits_are_held_against_reported_ones_where_there_are_any() -> None:
+    metrics = metrics_of(make.pool(1))
+    end(metrics, usage=Usage(prompt_tokens=10, completion_tokens=2))
+    on = {"model": "m", "endpoint": "e0"}
+    assert value(parsed(metrics), "llmgate_expected_cached_tokens_total", **on) is None
+    assert value(parsed(metrics), "llmgate_prefix_hit_ratio", **on) is None
+    end(metrics)
+    assert value(parsed(metrics), "llmgate_expected_cached_tokens_total", **on) == 48
+    assert value(parsed(metrics), "llmgate_prefix_hit_ratio", **on) == 0.64, "of those that tell only"
+
+
+def test_errors_are_counted_from_zero_on_so_that_rate_sees_the_first() -> None:
+    metrics = metrics_of(make.pool(1))
+    end(metrics)
+    samples = parsed(metrics)
+    on = {"model": "m", "endpoint": "e0"}
+    assert [value(samples, "llmgate_requests_total", **on, code=code) for code in ("502", "503", "504")] == [0, 0, 0]
+    assert value(samples, "llmgate_broken_answers_total", **on) == 0
+    assert value(samples, "llmgate_rejected_total", reason="no_ready_endpoint") == 0
+    assert value(samples, "llmgate_reloads_total", result="refused") == 0
+
+
+def test_broken_answers_are_counted_and_leave_with_their_endpoint() -> None:
+    pool = make.pool(1)
+    metrics = metrics_of(pool)
+    metrics.broken("m", "e0")
+    end(metrics)
+    metrics.broken("m", "e0")
+    assert value(parsed(metrics), "llmgate_broken_answers_total", model="m", endpoint="e0") == 2
+    pool.remove("e0")
+    assert b"llmgate_broken_answers_total{" not in metrics.render()[0]
 
 
 @pytest.mark.parametrize("usage", [Usage(prompt_tokens=100, completion_tokens=2, counted=True), Usage(prompt_tokens=0)])

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmgate.core.types import EndpointMetrics
+from llmgate.core.types import EndpointMetrics, EngineCounts
 from llmgate.wire.engine_metrics import MAX_PAGE_BYTES, MAX_SAMPLES, PageTooLarge, parse_metrics
 from llmgate.wire.engines import ENGINES, engine_of_metrics
 from tests.wire.engine_pages import recorded
@@ -44,7 +45,45 @@ def reading(
     ],
 )
 def test_the_gauges_of_each_engine(engine: str, page: str, expected: EndpointMetrics) -> None:
-    assert parse_metrics(engine, recorded(page), AT) == expected
+    assert replace(parse_metrics(engine, recorded(page), AT), counts=EngineCounts()) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "page", "expected"),
+    [
+        ("vllm", "vllm-0.32/metrics-load.txt", EngineCounts(928, 0, 397, 0)),
+        ("llamacpp", "llamacpp-2026.10/metrics-load.txt", EngineCounts(736, 0, 0)),
+        ("vllm", "reconstructed/vllm-v0.txt", EngineCounts()),
+        ("sglang", "reconstructed/sglang-dp2-priority.txt", EngineCounts(9000, 2750, 950, 4)),
+        ("sglang", "reconstructed/sglang-loads.txt", EngineCounts()),
+        ("tgi", "reconstructed/tgi.txt", EngineCounts(12_000, None, 4000)),
+        ("trtllm", "reconstructed/trtllm.txt", EngineCounts(5000, None, 700)),
+        ("trtllm", "reconstructed/trtllm-old.txt", EngineCounts()),
+    ],
+)
+def test_the_counters_of_each_engine(engine: str, page: str, expected: EngineCounts) -> None:
+    assert parse_metrics(engine, recorded(page), AT).counts == expected
+
+
+def test_llama_cpps_prompt_tokens_are_those_computed_and_those_cached() -> None:
+    page = b"llamacpp:prompt_tokens_total 100\nllamacpp:prompt_tokens_cached_total 40\n"
+    assert parse_metrics("llamacpp", page, AT).counts == EngineCounts(140, 40)
+    assert parse_metrics("llamacpp", page.splitlines()[0], AT).counts == EngineCounts(), "half of it tells nothing"
+
+
+@pytest.mark.parametrize(
+    "sources", [{"total": 70}, {"device": 50, "host": 20}, {"device": 50, "host": 20, "total": 70}]
+)
+def test_sglangs_cached_tokens_count_once_however_they_are_told(sources: dict[str, int]) -> None:
+    lines = [f'sglang:cached_tokens_total{{cache_source="{name}",tp_rank="{rank}"}} {tokens}\n'
+             for name, tokens in sources.items() for rank in range(2)]  # fmt: skip
+    assert parse_metrics("sglang", "".join(lines).encode(), AT).counts.cached_tokens == 70
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"-1", b"None"])
+def test_a_counter_with_a_part_that_is_no_count_is_unknown(value: bytes) -> None:
+    page = b'vllm:num_preemptions_total{engine="0"} 3\nvllm:num_preemptions_total{engine="1"} ' + value
+    assert parse_metrics("vllm", page, AT).counts.preemptions is None
 
 
 @pytest.mark.parametrize("name", ["vllm-0.32/metrics-load.txt", "llamacpp-2026.10/metrics-load.txt"])

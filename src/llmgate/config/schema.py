@@ -137,6 +137,8 @@ class ServerConfig(Section):
     """Send the client's own Authorization or x-api-key on to engines that have no api_key of their own."""
     rewrite_answer_model: bool = False
     """Put the name that the client asked for in place of the engine's own into the `model` of answers."""
+    metrics: bool = True
+    """Answer /metrics here; the admin port does in any case."""
     explain: bool = False
     """Tell clients that ask, by `x-llmgate-explain: 1`, why their request went where it went: names of endpoints and
     their loads among it."""

@@ -59,6 +59,7 @@ class Health:
         "entered",
         "reason",
         "state",
+        "times",
         "trial_open",
         "until",
     )
@@ -67,6 +68,8 @@ class Health:
         self._policy = policy
         self._changed = changed
         self.entered = 0  # changes of state so far: tells one half-open time, or one time up, from another
+        self.times = dict.fromkeys(State, 0)  # that each state was entered
+        self.times[State.STARTING] = 1
         self._passed_probes = 0
         self._failed_probes = 0
         self._strikes = 0
@@ -168,6 +171,7 @@ class Health:
     def _enter(self, state: State, reason: str) -> None:
         self.state = state
         self.entered += 1
+        self.times[state] += 1
         self.reason = reason
         self.trial_open = False
         if state is State.UP:

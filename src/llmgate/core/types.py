@@ -111,6 +111,16 @@ FRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class EngineCounts:
+    """What an engine has counted since it started, of all its clients' requests. None where it does not tell."""
+
+    prompt_tokens: int | None = None  # cached ones among them
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    preemptions: int | None = None  # requests put back from the batch for want of KV cache, to be computed again
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointMetrics:
     """One reading of an engine's own gauges. What an engine does not report is None, never zero."""
 
@@ -122,6 +132,7 @@ class EndpointMetrics:
     asleep: bool = False  # it answers, but says itself that it serves nothing
     lifetime: float = FRESH_SECONDS  # seconds
     max_running: int | None = None  # requests that it runs at once
+    counts: EngineCounts = EngineCounts()
 
     def fresh(self, now: float) -> bool:
         """A reading older than its `lifetime` is unknown, not current."""

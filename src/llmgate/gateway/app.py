@@ -34,7 +34,8 @@ MODELS = "/v1/models"
 
 
 class App:
-    """`draining` is set when the process is about to stop: /ready then says so to whoever balances in front."""
+    """`draining` is set when the process is about to stop: /ready then says so to whoever balances in front.
+    `shows_metrics`: here, too, not on the admin port alone."""
 
     direct: Mapping[bytes, Serve]
     refuse: Callable[[Client, LlmgateError], Awaitable[None]]
@@ -51,6 +52,7 @@ class App:
         started_at: int,
     ) -> None:
         self.draining = False
+        self.shows_metrics = True
         self.gate = gate
         self.body_limit = body_limit
         self.refuse = proxy.refuse
@@ -131,6 +133,9 @@ class App:
         await respond_json(send, 200 if ready else 503, msgspec.json.encode({"status": state}))
 
     async def _render_metrics(self, scope: Scope, send: Send) -> None:
+        if not self.shows_metrics:
+            await respond_error(send, RouteNotFound(UNKNOWN_URL), [])
+            return
         accept = find(scope["headers"], b"accept")
         page, content_type = self._metrics.render(accept.decode("latin-1") if accept else None)
         await respond(send, 200, page, [(b"content-type", content_type.encode())])

@@ -124,6 +124,7 @@ class Proxy:
             self._budget = RetryBudget(settings.retry)
         self._settings = settings
         self._policy = (settings.policy, (b"x-llmgate-policy", settings.policy.encode()))
+        self._decisions = self._metrics.decisions.of(settings.policy)
         self._promises = settings.slo is not None or bool(settings.model_slos)
 
     async def serve(self, kind: Kind, client: Client) -> None:
@@ -270,6 +271,7 @@ class Proxy:
             decision = self._scheduler.schedule(exchange.request, now, tried)
         except NoReadyEndpoint:
             raise exchange.failure or NoReadyEndpoint("No endpoint is ready; try again shortly.") from None
+        self._decisions.made(len(decision.costs), decision.tied)
         if exchange.explain:
             self._scheduler.explain(exchange.request, decision, tried)
         charge = self._scheduler.book(exchange.request, decision, now)
@@ -320,6 +322,8 @@ class Proxy:
         """End an answer that cannot be completed, in a way that no client takes for its end."""
         if exchange.ended:
             return
+        if exchange.begun and exchange.endpoint is not None:
+            self._metrics.broken(exchange.request.model, exchange.endpoint.name)
         if not exchange.begun:
             exchange.status = error.status
             request_id = (b"x-request-id", exchange.id_bytes)
@@ -345,6 +349,7 @@ class Proxy:
             usage=exchange.usage,
             stream=exchange.meter is not None,
             estimated_prompt_tokens=request.prompt_tokens if exchange.spec.prompt else None,
+            expected_cached_tokens=request.cached_tokens,
         )
 
     def _log(self, exchange: Exchange, log: AccessLog) -> None:

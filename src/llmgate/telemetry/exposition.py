@@ -16,7 +16,7 @@ def labels(**values: str) -> str:
 
 
 def header(name: str, kind: str, help: str, *, openmetrics: bool) -> str:
-    """`name` is the samples' own; `kind` is counter or histogram; `help` is one line without a backslash or a quote."""
+    """`name` is the samples' own; `kind` counter, gauge or histogram; `help` is one line without backslash or quote."""
     family = name.removesuffix("_total") if openmetrics else name
     return f"# HELP {family} {help}\n# TYPE {family} {kind}\n"
 

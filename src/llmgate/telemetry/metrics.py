@@ -14,9 +14,11 @@ from llmgate import __version__
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import Usage
 from llmgate.telemetry import exposition
-from llmgate.telemetry.endpoints import EndpointCollector
+from llmgate.telemetry.decisions import DecisionsByPolicy
+from llmgate.telemetry.endpoints import EndpointSeries
 from llmgate.telemetry.histogram import Histogram, Shape
 from llmgate.telemetry.objectives import Objectives
+from llmgate.telemetry.prefix_hits import PrefixHits
 
 DURATION = Shape(
     "llmgate_request_duration_seconds",
@@ -49,19 +51,42 @@ BATCH = 64
 """Requests that are taken in at once: a third of the cost of one at a time, since the code and the series stay in the
 processor's cache."""
 
-_Ended = tuple[str, str, int, bool, float, float | None, float | None, Usage | None, int | None]
+FIRST_CODES = (200, 502, 503, 504)
+REASONS = ("internal_error", "no_ready_endpoint", "overloaded_requests")
+RESULTS = ("applied", "refused")
+"""What is counted from zero on. Prometheus' rate() does not see the first value of a series, so that an error which
+comes once in a while would go unseen."""
+
+_Ended = tuple[str, str, int, bool, float, float | None, float | None, Usage | None, int | None, int]
 
 
 class _Series:
     """Everything that is counted of one model on one endpoint."""
 
-    __slots__ = ("cached", "codes", "completion", "duration", "estimate", "itl", "labels", "overhead", "prompt", "ttft")
+    __slots__ = (
+        "broken",
+        "cached",
+        "codes",
+        "completion",
+        "duration",
+        "estimate",
+        "expected_cached",
+        "hits",
+        "itl",
+        "labels",
+        "overhead",
+        "prompt",
+        "ttft",
+    )
 
     def __init__(self, model: str, endpoint: str, estimate: Histogram) -> None:
         self.labels = exposition.labels(model=model, endpoint=endpoint)
-        self.codes: dict[int, int] = {}
+        self.codes = dict.fromkeys(FIRST_CODES, 0)
+        self.broken = 0
         self.prompt = 0
         self.cached: int | None = None
+        self.expected_cached = 0  # of those whose `cached` is told
+        self.hits = PrefixHits()
         self.completion = 0
         self.duration = Histogram(DURATION)
         self.ttft = Histogram(TTFT)
@@ -80,15 +105,17 @@ class Metrics:
     def __init__(self, pool: EndpointPool, clock: Callable[[], float]) -> None:
         """`clock` is the monotonic clock, in seconds, that the pool's readings are stamped with."""
         self._pool = pool
+        self._clock = clock
         self._ended: list[_Ended] = []  # not yet in the series
         self._series: dict[tuple[str, str], _Series] = {}
         self._estimates: dict[str, Histogram] = {}
         self.objectives = Objectives()
+        self.decisions = DecisionsByPolicy()
+        self._endpoints = EndpointSeries(pool, clock)
         self._retries: Counter[tuple[str, str]] = Counter()
-        self._rejected: Counter[str] = Counter()
-        self._reloads: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self._reloads: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
         self.registry = CollectorRegistry()
-        self.registry.register(EndpointCollector(pool, clock))
         build = Info("llmgate_build", "The running version.", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version()})
         ProcessCollector(registry=self.registry)
@@ -109,14 +136,23 @@ class Metrics:
         overhead: float | None = None,
         usage: Usage | None = None,
         estimated_prompt_tokens: int | None = None,
+        expected_cached_tokens: int = 0,
     ) -> None:
         """One request is over, however it ended; `endpoint` is the last one tried, times are seconds.
 
-        What is None is not counted. `estimated_prompt_tokens` are those that routing went by, however it got them.
+        What is None is not counted. `estimated_prompt_tokens` are those that routing went by, however it got them;
+        `expected_cached_tokens` those that the endpoint was thought to hold of them.
         """
-        self._ended.append((model, endpoint, status, stream, duration, ttft, overhead, usage, estimated_prompt_tokens))
+        self._ended.append(
+            (model, endpoint, status, stream, duration, ttft, overhead, usage, estimated_prompt_tokens,
+             expected_cached_tokens)
+        )  # fmt: skip
         if len(self._ended) >= BATCH:
             self._take_in()
+
+    def broken(self, model: str, endpoint: str) -> None:
+        """An answer had begun, and could not be completed."""
+        (self._series.get((model, endpoint)) or self._begin(model, endpoint)).broken += 1
 
     def retried(self, endpoint: str, reason: str) -> None:
         """An attempt on `endpoint` failed for `reason`, and the request goes on to another."""
@@ -132,7 +168,8 @@ class Metrics:
 
     def _take_in(self) -> None:
         ended, self._ended = self._ended, []
-        for model, endpoint, status, stream, duration, ttft, overhead, usage, estimated in ended:
+        now = self._clock()
+        for model, endpoint, status, stream, duration, ttft, overhead, usage, estimated, expected_cached in ended:
             series = self._series.get((model, endpoint))
             if series is None:
                 series = self._begin(model, endpoint)
@@ -148,6 +185,8 @@ class Metrics:
             series.completion += usage.completion_tokens
             if usage.cached_tokens is not None:
                 series.cached = (series.cached or 0) + usage.cached_tokens
+                series.expected_cached += expected_cached
+                series.hits.observe(usage.cached_tokens, usage.prompt_tokens, now)
             if stream and ttft is not None and usage.completion_tokens > 1:
                 series.itl.observe((duration - ttft) / (usage.completion_tokens - 1))
             if estimated is not None and usage.prompt_tokens and not usage.counted:
@@ -198,6 +237,13 @@ class Metrics:
             for code, count in series.codes.items():
                 yield f'{name}{{{series.labels},code="{code}"}} {count}\n'
 
+        name = "llmgate_broken_answers_total"
+        yield exposition.header(
+            name, "counter", "Answers that had begun and could not be completed.", openmetrics=openmetrics
+        )
+        for series in everything:
+            yield f"{name}{{{series.labels}}} {series.broken}\n"
+
         for shape, histograms in (
             (DURATION, [(series.labels, series.duration) for series in everything]),
             (TTFT, [(series.labels, series.ttft) for series in everything]),
@@ -210,6 +256,8 @@ class Metrics:
                 yield from histogram.lines(labels)
 
         yield from self.objectives.lines(openmetrics)
+        yield from self.decisions.lines(openmetrics)
+        yield from self._endpoints.lines(openmetrics)
 
         name = "llmgate_tokens_total"
         yield exposition.header(
@@ -223,6 +271,24 @@ class Metrics:
             ):
                 if tokens is not None:
                     yield f'{name}{{{series.labels},kind="{kind}"}} {tokens}\n'
+
+        name = "llmgate_expected_cached_tokens_total"
+        yield exposition.header(
+            name, "counter", "Prompt tokens that routing thought cached, where the engine tells how many were.",
+            openmetrics=openmetrics,
+        )  # fmt: skip
+        for series in everything:
+            if series.cached is not None:
+                yield f"{name}{{{series.labels}}} {series.expected_cached}\n"
+
+        name = "llmgate_prefix_hit_ratio"
+        yield exposition.header(
+            name, "gauge", "Cached part of prompts as the engine reports it, recent ones first.",
+            openmetrics=openmetrics,
+        )  # fmt: skip
+        for series in everything:
+            if (ratio := series.hits.ratio) is not None:
+                yield f"{name}{{{series.labels}}} {ratio}\n"
 
         name = "llmgate_retries_total"
         yield exposition.header(

@@ -12,8 +12,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from llmgate.core.types import EndpointMetrics
+from llmgate.core.types import EndpointMetrics, EngineCounts
 from llmgate.wire.engines import ENGINES, EngineKind, Reading, product
 
 MAX_PAGE_BYTES = 8 * 1024 * 1024
@@ -56,6 +57,12 @@ def parse_metrics(engine: str, page: bytes, at: float) -> EndpointMetrics:
         kv_capacity_tokens=next((tokens for source in kind.capacity if (tokens := _capacity(source, samples))), None),
         asleep=_asleep(kind, samples),
         max_running=_total(_first(kind.max_running, samples)) or None,
+        counts=EngineCounts(
+            _counted(kind.prompt_tokens, samples),
+            _counted(kind.cached_tokens, samples),
+            _counted(kind.completion_tokens, samples),
+            _counted(kind.preemptions, samples),
+        ),
     )
 
 
@@ -70,6 +77,7 @@ def _wanted(kind: EngineKind) -> re.Pattern[bytes]:
         *kind.waiting,
         *kind.kv_usage,
         *kind.max_running,
+        *chain.from_iterable(kind.prompt_tokens + kind.cached_tokens + kind.completion_tokens + kind.preemptions),
         *(part.metric for source in kind.capacity for part in source),
         *(kind.awake or ())[:1],
     }
@@ -111,6 +119,28 @@ def _total(samples: Sequence[_Sample]) -> int | None:
             return None  # a rank of unknown pressure must not look idle
         ranks[sample.rank] = max(sample.value, ranks.get(sample.rank, 0.0))
     return int(sum(ranks.values())) if ranks else None
+
+
+_COPIES = {b"tp_rank", b"pp_rank", b"moe_ep_rank"}
+"""Labels of processes that work on the same requests: SGLang's."""
+
+_WHOLE = (b"cache_source", b"total")
+"""SGLang's cached tokens are counted by source, or under this label, or both, as its version and settings want it."""
+
+
+def _counted(candidates: Sequence[Sequence[str]], samples: Mapping[str, list[_Sample]]) -> int | None:
+    """Sum of the first candidate's counters over all their labels: the parts of a counter are what it counts."""
+    names = next((each for each in candidates if all(name in samples for name in each)), ())
+    wholes: dict[object, float] = {}
+    parts: dict[object, float] = {}
+    for name in names:
+        for sample in samples[name]:
+            if sample.value is None:
+                return None
+            labels = frozenset(pair for pair in sample.labels.items() if pair[0] not in _COPIES)
+            into = wholes if _WHOLE in labels else parts
+            into[name, labels] = max(sample.value, into.get((name, labels), 0.0))
+    return int(max(sum(wholes.values()), sum(parts.values()))) if names else None
 
 
 def _worst_ratio(samples: Sequence[_Sample]) -> float | None:

@@ -66,6 +66,11 @@ class EngineKind:
     kv_usage: tuple[str, ...] = ()
     capacity: tuple[tuple[Reading, ...], ...] = ()  # each candidate is a product, in tokens
     max_running: tuple[str, ...] = ()  # how many requests it runs at once, the others wait
+    # counters; each candidate is a sum
+    prompt_tokens: tuple[tuple[str, ...], ...] = ()  # cached ones among them
+    cached_tokens: tuple[tuple[str, ...], ...] = ()
+    completion_tokens: tuple[tuple[str, ...], ...] = ()
+    preemptions: tuple[tuple[str, ...], ...] = ()
     awake: tuple[str, str, str] | None = None  # a gauge, its label, its value there: such a series is 0 while it sleeps
     facts_page: tuple[str, Callable[[bytes], Facts]] | None = None  # asked once for what metrics do not tell
     ignores_disconnects: bool = False  # works on for a client that has left, unless it streams
@@ -118,6 +123,15 @@ ENGINES: Mapping[str, EngineKind] = {
             # overstates models with several groups of layers
             (Reading("vllm:cache_config_info", "num_gpu_blocks"), Reading("vllm:cache_config_info", "block_size")),
         ),
+        prompt_tokens=(("vllm:prompt_tokens_total",),),
+        # the first counts what a KV connector has brought, too; the last is early V1's
+        cached_tokens=(
+            ("vllm:prompt_tokens_cached_total",),
+            ("vllm:prefix_cache_hits_total",),
+            ("vllm:gpu_prefix_cache_hits_total",),
+        ),
+        completion_tokens=(("vllm:generation_tokens_total",),),
+        preemptions=(("vllm:num_preemptions_total",),),
         # asleep, its /health answers 200 and its queues are empty, but a request hangs
         awake=("vllm:engine_sleep_state", "sleep_state", "awake"),
         lacks=frozenset({Kind.GENERATE}),
@@ -139,12 +153,18 @@ ENGINES: Mapping[str, EngineKind] = {
             (Reading("sglang_cache_config_info", "page_size"), Reading("sglang_cache_config_info", "num_pages")),
         ),
         max_running=("sglang:max_running_requests", "sglang_max_running_requests"),
+        prompt_tokens=(("sglang:prompt_tokens_total",), ("sglang_prompt_tokens_total",)),
+        cached_tokens=(("sglang:cached_tokens_total",), ("sglang_cached_tokens_total",)),
+        completion_tokens=(("sglang:generation_tokens_total",), ("sglang_generation_tokens_total",)),
+        preemptions=(("sglang:num_retracted_requests_total",), ("sglang_num_retracted_requests_total",)),
         facts_page=("/get_server_info", parse_sglang_info),
     ),
     "tgi": EngineKind(
         prefix="tgi_",
         running=("tgi_batch_current_size",),
         waiting=("tgi_queue_size",),
+        prompt_tokens=(("tgi_request_input_length_sum",),),
+        completion_tokens=(("tgi_request_generated_tokens_sum",),),
         facts_page=("/info", parse_tgi_info),
         lacks=frozenset(
             {Kind.EMBEDDING, Kind.RESPONSES, Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE}
@@ -160,6 +180,8 @@ ENGINES: Mapping[str, EngineKind] = {
         kv_usage=("trtllm_kv_cache_utilization",),
         capacity=((Reading("trtllm_kv_cache_max_blocks"), Reading("trtllm_kv_cache_tokens_per_block")),),
         max_running=("trtllm_max_num_active_requests",),
+        prompt_tokens=(("trtllm_prompt_tokens_total",),),
+        completion_tokens=(("trtllm_generation_tokens_total",),),
         lacks=frozenset(
             {Kind.EMBEDDING, Kind.MESSAGES, Kind.COUNT_TOKENS, Kind.RERANK, Kind.SCORE, Kind.TOKENIZE}
             | {Kind.DETOKENIZE, Kind.GENERATE, Kind.AUDIO}
@@ -172,6 +194,9 @@ ENGINES: Mapping[str, EngineKind] = {
         running=("llamacpp:requests_processing",),
         waiting=("llamacpp:requests_deferred",),
         kv_usage=("llamacpp:kv_cache_usage_ratio",),  # gone from newer builds
+        prompt_tokens=(("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total"),),
+        cached_tokens=(("llamacpp:prompt_tokens_cached_total",),),
+        completion_tokens=(("llamacpp:tokens_predicted_total",),),
         facts_page=("/props", parse_props),
         ignores_disconnects=True,
         takes_stream_options=False,  # asked for usage it moves `timings` into that chunk; unasked they tell the same
