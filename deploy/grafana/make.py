@@ -66,7 +66,8 @@ def _variable(name: str) -> dict[str, Any]:
         "name": name,
         "type": "query",
         "datasource": DATASOURCE,
-        "query": {"query": VARIABLES[name], "refId": name},
+        "query": VARIABLES[name],
+        "definition": VARIABLES[name],
         "refresh": 2,  # whenever the time range changes
         "sort": 1,
         "multi": True,
@@ -118,8 +119,13 @@ def _panel(number: int, kind: str, panel: Mapping[str, Any], place: Mapping[str,
         "gridPos": place,
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": _options(kind, panel),
+        "transformations": _without(["Time", "Value"]) if kind == "table" else [],  # labels are what there is to see
         "targets": [_target(letter, kind, query) for letter, query in zip("ABCDEFGH", panel["queries"], strict=False)],
     }
+
+
+def _without(columns: list[str]) -> list[dict[str, Any]]:
+    return [{"id": "organize", "options": {"excludeByName": dict.fromkeys(columns, True)}}]
 
 
 def _target(letter: str, kind: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def _options(kind: str, panel: Mapping[str, Any]) -> dict[str, Any]:
         axis = {"unit": panel.get("unit", "short")}
         return {"calculate": False, "color": {"scheme": "Oranges", "mode": "scheme"}, "yAxis": axis, "cellGap": 1}
     if kind == "state-timeline":
-        return {"mergeValues": True, "showValue": "never", "legend": {"displayMode": "list", "placement": "bottom"}}
+        return {"mergeValues": True, "showValue": "never", "legend": {"showLegend": False}}
     return {"showHeader": True}
 
 
