@@ -39,6 +39,13 @@ def test_targets_are_counted_by_whether_they_were_met() -> None:
     assert found[name, frozenset({("model", "m"), ("target", "ttft"), ("met", "false")})] == 1
 
 
+def test_misses_are_counted_from_zero_on_so_that_rate_sees_the_first() -> None:
+    made = metrics()
+    made.objectives.slo_ended("m", "tpot", True)
+    name = "llmgate_slo_requests_total"
+    assert samples(made)[name, frozenset({("model", "m"), ("target", "tpot"), ("met", "false")})] == 0
+
+
 def test_series_go_with_their_endpoint_and_those_of_a_model_with_its_last() -> None:
     made = metrics()
     for endpoint in ("e0", "e1"):

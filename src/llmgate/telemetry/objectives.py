@@ -37,6 +37,7 @@ class Objectives:
     def slo_ended(self, model: str, target: str, met: bool) -> None:
         """A request with this target, `ttft` or `tpot`, has met or missed it."""
         self._slo[model, target, met] += 1
+        self._slo[model, target, not met] += 0  # both are there from now on: rate() does not see a first value
 
     @property
     def endpoints(self) -> Collection[str]:
