@@ -67,7 +67,6 @@ def _variable(name: str) -> dict[str, Any]:
         "type": "query",
         "datasource": DATASOURCE,
         "query": VARIABLES[name],
-        "definition": VARIABLES[name],
         "refresh": 2,  # whenever the time range changes
         "sort": 1,
         "multi": True,

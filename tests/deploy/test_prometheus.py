@@ -14,30 +14,12 @@ import pytest
 
 from tests.deploy.dashboards import PROMETHEUS, Query, make, metrics_in, panel_queries, rules
 from tests.support.certificates import Authority
+from tests.support.nvml import H100, Driver
 from tests.support.processes import free_ports, process, program
 from tests.support.serving import CHAT, HELLO, Served, serving
 
 WITHIN = 90.0  # seconds; it takes some ten, unless the machine is busy
 READINGS = 60  # scrapes, one a second: what has not been found by then is not there
-LABELS = 'node="n",gpu="0",uuid="GPU-0"'
-GPU_PAGE = f"""\
-llmgate_gpu_utilization_ratio{{{LABELS}}} 0.5
-llmgate_gpu_memory_used_bytes{{{LABELS}}} 70e9
-llmgate_gpu_memory_total_bytes{{{LABELS}}} 80e9
-llmgate_gpu_temperature_celsius{{{LABELS}}} 60
-llmgate_gpu_power_watts{{{LABELS}}} 400
-llmgate_gpu_power_limit_watts{{{LABELS}}} 700
-llmgate_gpu_clock_hertz{{{LABELS},clock="sm"}} 1.9e9
-llmgate_gpu_throttled{{{LABELS},reason="hw_thermal_slowdown"}} 0
-llmgate_gpu_ecc_errors_total{{{LABELS},kind="corrected"}} 3
-llmgate_gpu_ecc_errors_total{{{LABELS},kind="uncorrected"}} 0
-llmgate_gpu_pcie_bytes_per_second{{{LABELS},direction="rx"}} 1e6
-llmgate_gpu_state{{{LABELS},state="ok"}} 1
-llmgate_gpu_state{{{LABELS},state="degraded"}} 0
-llmgate_gpu_state{{{LABELS},state="failed"}} 0
-llmgate_gpu_endpoint_info{{{LABELS},endpoint="a"}} 1
-"""
-"""Of a machine with one GPU, which the tests' machine has not."""
 
 
 class Prometheus:
@@ -75,29 +57,12 @@ def engines(count: int) -> Iterator[list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def gpus() -> AsyncIterator[int]:
-    """The port of an exporter of GPU_PAGE."""
-    head = (
-        f"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {len(GPU_PAGE)}\r\n\r\n"
-    )
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write((head + GPU_PAGE).encode())
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-
-
-@contextlib.asynccontextmanager
-async def prometheus(folder: Path, *targets: int) -> AsyncIterator[Prometheus]:
+async def prometheus(folder: Path, target: int) -> AsyncIterator[Prometheus]:
     """With the files of deploy/prometheus; only where and how often it looks is another."""
     changes = {
         "scrape_interval: 15s": "scrape_interval: 1s",
         "evaluation_interval: 15s": "evaluation_interval: 1s",
-        "[127.0.0.1:8080]": str([f"127.0.0.1:{port}" for port in targets]),
+        "[127.0.0.1:8080]": f"[127.0.0.1:{target}]",
     }
     text = (PROMETHEUS / "prometheus.yml").read_text()
     for old, new in changes.items():
@@ -151,17 +116,22 @@ def settings(tmp_path: Path) -> Mapping[str, Any]:
         "models": [{"name": "m", "tokenizer": "embedded"}],
         "slo": {"ttft": 0.5, "tpot": 0.05},
         "health": {"strikes": 1, "eject": 0.3, "slow_start": 0},
+        "gpus": {"node": "here"},
         "access_log": {"to": str(tmp_path / "access.log")},
     }
 
 
-async def test_every_panel_rule_and_alert_finds_its_series(tmp_path: Path, settings: Mapping[str, Any]) -> None:
+async def test_every_panel_rule_and_alert_finds_its_series(
+    tmp_path: Path, settings: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     program("prometheus", "prometheus")
+    Driver(tmp_path / "gpus", monkeypatch).says(gpu0={**H100, "uuid": "GPU-1"}, gpu1={**H100, "uuid": "GPU-2"})
     with engines(3) as urls:
-        async with serving(*urls, **settings) as served, gpus() as gpu_port:
+        endpoints = [{"url": url, "gpus": [index]} if index < 2 else {"url": url} for index, url in enumerate(urls)]
+        async with serving(*endpoints, **settings) as served:
             clients = [asyncio.create_task(load(served, number)) for number in range(8)]
             try:
-                async with prometheus(tmp_path, served.gateway.admin_port, gpu_port) as database:
+                async with prometheus(tmp_path, served.gateway.admin_port) as database:
                     await check(database)
             finally:
                 for client in clients:

@@ -7,7 +7,9 @@ from llmgate.core.ledger import Ledger
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import EndpointMetrics, EndpointSpec, EngineCounts, TerminationCause, Verdict
 from llmgate.telemetry.endpoints import MOST_MODELS, EndpointSeries
+from llmgate.wire.engine_metrics import parse_metrics
 from tests.core import make
+from tests.wire.engine_pages import recorded
 
 
 def samples(pool: EndpointPool, now: float = 0.0) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -134,3 +136,30 @@ def test_an_engine_with_thousands_of_models_does_not_bring_thousands_of_series()
     counted = ready(pool)
     assert len(counted) == MOST_MODELS
     assert "stated" in counted
+
+
+GAUGES = {"running_requests", "waiting_requests", "kv_cache_usage_ratio", "kv_cache_capacity_tokens"}
+COUNTS = {"prompt", "cached", "completion"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "page", "gauges", "tokens", "preempts"),
+    [
+        ("vllm", "vllm-0.32/metrics-load.txt", GAUGES, COUNTS, True),
+        ("sglang", "reconstructed/sglang-dp2-priority.txt", GAUGES, COUNTS, True),
+        ("tgi", "reconstructed/tgi.txt", {"running_requests", "waiting_requests"}, COUNTS - {"cached"}, False),
+        ("trtllm", "reconstructed/trtllm.txt", GAUGES | {"max_running_requests"}, COUNTS - {"cached"}, False),
+        ("llamacpp", "llamacpp-2026.10/metrics-load.txt", {"running_requests", "waiting_requests"}, COUNTS, False),
+    ],
+)
+def test_all_makes_of_engines_are_shown_in_one_vocabulary(
+    engine: str, page: str, gauges: set[str], tokens: set[str], preempts: bool
+) -> None:
+    pool = make.pool(1)
+    next(iter(pool)).metrics = parse_metrics(engine, recorded(page), 0.0)
+    own = {"running_requests", "waiting_requests", "max_running_requests"}
+    found = samples(pool)
+    names = {name.removeprefix("llmgate_endpoint_") for name, _ in found}
+    assert {name for name in names if name in own or name.startswith("kv_cache")} == gauges
+    assert {dict(labels)["kind"] for name, labels in found if name == "llmgate_endpoint_tokens_total"} == tokens
+    assert ("preemptions_total" in names) == preempts
