@@ -12,6 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llmgate.upstream.response import NativeResponse
+from tests.support.requests import one_of
 
 ODD_REASON = re.compile(rb"HTTP/\S+ \d{3} [^\r\n]*[\0-\x08\x0b\x0c]")
 """h11 minds control characters in a reason phrase. The gateway passes on a status and no phrase."""
@@ -86,11 +87,6 @@ def by_h11(data: bytes) -> Read | None:
                 return None
     except h11.RemoteProtocolError:
         return None
-
-
-def one_of(text: str) -> st.SearchStrategy[bytes]:
-    r"""One of the parts, which are separated by `|` and may hold escapes such as \r."""
-    return st.sampled_from([part.encode().decode("unicode_escape").encode("latin-1") for part in text.split("|")])
 
 
 LINE_ENDS = one_of(r"\r\n|\r\n|\r\n|\r\n|\n|\r|\r\n |\n\r\n")
