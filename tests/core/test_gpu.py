@@ -22,7 +22,8 @@ BROKEN = replace(WELL, ecc_uncorrected_now=1)
         (replace(WELL, temperature=None), OK, ""),
         (HOT, DEGRADED, "85 °C"),
         (replace(WELL, throttled=frozenset({"power_cap", "idle"})), OK, ""),
-        (replace(WELL, throttled=frozenset({"hw_thermal"})), DEGRADED, "heat"),
+        (replace(WELL, throttled=frozenset({"hw_thermal"})), DEGRADED, "hw_thermal"),
+        (replace(WELL, throttled=frozenset({"hw_slowdown", "power_brake"})), DEGRADED, "slowed down: hw_slowdown"),
         (replace(WELL, remap_pending=True), DEGRADED, "reset"),
         (replace(WELL, remap_pending=True, remap_failed=True), FAILED, "replaced"),
         (BROKEN, FAILED, "1 uncorrectable"),
@@ -76,8 +77,8 @@ def test_it_is_never_worse_than_what_was_shown_nor_better_without_proof(
         changed = health.observe(reading)
         assert changed == (health.state is not before)
         if RANK[health.state] > RANK[before]:
-            assert health.judge(reading)[0] is health.state
-            assert reading.lost or readings[number + 1 - fall : number + 1].count(reading) <= fall
+            shown = [health.judge(each)[0] for each in readings[max(number + 1 - fall, 0) : number + 1]]
+            assert reading.lost or shown == [health.state] * fall
         if RANK[health.state] < RANK[before]:
             last = readings[number + 1 - rise : number + 1]
             assert len(last) == rise

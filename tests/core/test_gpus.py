@@ -84,6 +84,7 @@ def test_a_reading_that_is_old_holds_nothing_down() -> None:
     gpus = Gpus(made, "here", QUICK)
     gpus.take_in([GpuReading(FIRST, 1.0, lost="GPU is lost")])
     gpus.take_in([GpuReading(SECOND, 100.0)])
+    assert [reading.gpu for reading, _ in gpus] == [SECOND]
     endpoint.health.probe_passed()
     endpoint.health.probe_passed()
     assert endpoint.health.state is State.UP

@@ -131,6 +131,8 @@ def test_nginx_is_asked_and_tells_what_it_passes_on(nginx: Nginx) -> None:
     first = b"POST /a HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
     two = first + b"GET /b HTTP/1.1\r\nHost: g\r\n\r\n"
     assert nginx.read(two) == [(b"POST", b"/a", b"hi"), (b"GET", b"/b", b"")]
+    good = b"POST /direct HTTP/1.1\r\nHost: g\r\nContent-Length: 5\r\n\r\nhello"
+    assert asyncio.run(by_gateway(good)) == nginx.read(good) == [(b"POST", b"/direct", b"hello")]
     assert nginx.read(b"POST /a HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n") == []
 
 

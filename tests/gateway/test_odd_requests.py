@@ -105,16 +105,12 @@ async def test_an_odd_body_is_a_400_or_reaches_the_engine_as_it_came(body: bytes
 
 
 @pytest.mark.parametrize("second", [b'"model"', b'"\\u006dodel"', b'"mod\\u0065l"'])
-async def test_of_two_models_the_one_that_engines_go_by_is_routed_by_or_none(second: bytes) -> None:
+async def test_two_models_are_a_400(second: bytes) -> None:
     """Python's JSON takes the last, others the first: an engine must not get a model that the gateway did not mean."""
     body = b'{"model": "m", %b, %b: "other"}' % (MESSAGES, second)
     async with FakeEngine([completion()], models=["m", "other"]) as engine, serving(engine) as served:
-        answered = await served.chat(body)
-        if answered.status_code == 200:
-            assert json.loads(engine.asked[0].body)["model"] == "other"
-            assert await served.metric('llmgate_requests_total{model="other",endpoint="a",code="200"}') == 1
-        else:
-            assert answered.status_code == 400
+        assert (await served.chat(body)).status_code == 400
+        assert not engine.asked
 
 
 async def test_a_get_with_a_body_leaves_the_connection_in_order() -> None:
@@ -129,7 +125,7 @@ async def test_a_get_with_a_body_leaves_the_connection_in_order() -> None:
         assert not engine.asked
 
 
-async def test_a_chunk_extension_of_64_kib_is_refused_or_skipped_in_no_time() -> None:
+async def test_a_chunk_extension_of_64_kib_is_skipped() -> None:
     content = json.dumps(HELLO).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n".encode()
     async with (
@@ -138,8 +134,8 @@ async def test_a_chunk_extension_of_64_kib_is_refused_or_skipped_in_no_time() ->
         connect(served.gateway.data_port) as client,
     ):
         client.send(head + b"%x;%b\r\n%b\r\n0\r\n\r\n" % (len(content), b"a=" + b"b" * 65_536, content))
-        if (await client.head()).status == 200:
-            assert engine.asked[0].body == content
+        assert (await client.head()).status == 200
+        assert engine.asked[0].body == content
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -53,6 +53,35 @@ def test_a_gpu_that_falls_off_the_bus_is_lost_and_the_others_are_read(driver: Dr
         assert [reading.lost for reading in nvml.read()] == ["", ""]
 
 
+def test_a_gpu_that_was_lost_before_it_was_first_seen_is_told_by_its_index(driver: Driver) -> None:
+    driver.says(gpu0={"lost": 1}, gpu1={**H100, "uuid": "GPU-2"})
+    with Nvml("here") as nvml:
+        first, second = nvml.read()
+        assert nvml.topology() == [["-", "?"], ["?", "-"]]
+    assert (first.gpu.index, first.gpu.uuid, first.lost) == (0, "unknown-0", "GPU is lost")
+    assert second.lost == ""
+
+
+def test_a_gpu_that_is_no_longer_counted_is_lost(driver: Driver) -> None:
+    driver.says(gpu0={**H100, "uuid": "GPU-1"}, gpu1={**H100, "uuid": "GPU-2"})
+    with Nvml("here") as nvml:
+        nvml.read()
+        driver.removes("1")
+        assert [(each.gpu.uuid, each.lost) for each in nvml.read()] == [
+            ("GPU-1", ""),
+            ("GPU-2", "it is no longer there"),
+        ]
+
+
+def test_a_gpu_that_may_not_be_looked_at_is_not_taken_for_lost(driver: Driver) -> None:
+    """A container may lose its permission while engines in others work on."""
+    driver.says(gpu0={**H100, "uuid": "GPU-1"}, gpu1={**H100, "uuid": "GPU-2"})
+    with Nvml("here") as nvml:
+        nvml.read()
+        driver.says(gpu0={"forbidden": 1})
+        assert [each.gpu.uuid for each in nvml.read()] == ["GPU-2"]
+
+
 def test_a_gpu_in_slices_is_its_instances_with_their_shares(driver: Driver) -> None:
     driver.says(
         gpu0={**H100, "uuid": "GPU-1", "mig": 1, "instances": 7, "multiprocessors": 98},

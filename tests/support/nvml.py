@@ -71,6 +71,10 @@ class Driver:
         new.write_text("\n".join([f"- count {count}", "- driver 570.1", *lines, ""]))
         new.replace(self._file)
 
+    def removes(self, gpu: str) -> None:
+        del self._said[gpu]
+        self.says()
+
     def forgets(self, gpu: str, key: str) -> None:
         del self._said[gpu][key]
         self.says()

@@ -6,13 +6,13 @@
      0:1 uuid MIG-5678
 
    A line is a GPU (or GPU:INSTANCE, or - for all of it), a key and a value. What is not there is not supported; a GPU with
-   the key `lost` has fallen off the bus. */
+   the key `lost` has fallen off the bus, one with `forbidden` is not this process's to look at. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, LOST = 15 };
+enum { OK = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, LOST = 15 };
 
 typedef unsigned int uint;
 typedef unsigned long long ull;
@@ -45,6 +45,7 @@ static int text_of(handle of, const char *key, char *value, size_t size) {
     who(of, its);
     who(of / 1000 * 1000, whole);
     if (find(whole, "lost", nothing, sizeof nothing)) return LOST;
+    if (find(whole, "forbidden", nothing, sizeof nothing)) return NO_PERMISSION;
     return find(its, key, value, size) ? OK : NOT_SUPPORTED;
 }
 
@@ -87,7 +88,8 @@ int nvmlDeviceGetCount_v2(uint *count) {
 int nvmlDeviceGetHandleByIndex_v2(uint index, handle *device) {
     char text[8];
     *device = 1000ul * (index + 1);
-    return text_of(*device, "name", text, sizeof text) == LOST ? LOST : OK;
+    int status = text_of(*device, "name", text, sizeof text);
+    return status == LOST || status == NO_PERMISSION ? status : OK;
 }
 int nvmlDeviceGetName(handle of, char *text, uint size) { return text_of(of, "name", text, size); }
 int nvmlDeviceGetUUID(handle of, char *text, uint size) { return text_of(of, "uuid", text, size); }

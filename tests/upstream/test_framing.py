@@ -132,6 +132,13 @@ def sendings(draw: st.DrawFn) -> list[bytes]:
     return [piece for piece in (data[:at], data[at:]) if piece]
 
 
+def test_a_good_answer_is_taken_whole_by_both() -> None:
+    """Or the comparison below would compare nothing."""
+    for framing in (b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"):
+        good = b"HTTP/1.1 200 OK\r\n" + framing
+        assert by_gateway([good]) == by_h11(good) == Read(200, b"hello", True)
+
+
 @given(sendings())
 @example([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"])
 @example([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])

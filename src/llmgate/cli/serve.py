@@ -119,8 +119,8 @@ def run(config: Config, source: ConfigFile | None = None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, gateway.stop)
         loop.add_signal_handler(signal.SIGHUP, gateway.hang_up)
-        logger.warning(  # so that it is told at every level but the last: whoever started it waits for this line
-            "llmgate: %d endpoints, policy %s, on %s://%s:%d (admin %s://%s:%d)",
+        logger.info(
+            "%d endpoints, policy %s, on %s://%s:%d (admin %s://%s:%d)",
             len(config.endpoints),
             config.router.policy,
             _scheme(config.server),

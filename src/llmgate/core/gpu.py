@@ -51,8 +51,9 @@ class GpuReading:
     processes: int | None = None
 
 
-THERMAL = frozenset({"sw_thermal", "hw_thermal", "hw_slowdown"})
-"""Reasons of `throttled` that have to do with heat; others are settings, or idleness."""
+SLOWED = frozenset({"sw_thermal", "hw_thermal", "hw_slowdown"})
+"""Reasons of `throttled` for which clocks fall far: heat, and the hardware's own protection, which halves them at the
+least. Others are settings, a power limit, or idleness."""
 
 
 class GpuState(enum.Enum):
@@ -119,18 +120,16 @@ class GpuHealth:
         if reading.lost:
             return GpuState.FAILED, reading.lost
         if reading.ecc_uncorrected_now:
-            return (
-                GpuState.FAILED,
-                f"{reading.ecc_uncorrected_now} uncorrectable memory errors since the driver's start",
-            )
+            errors = reading.ecc_uncorrected_now
+            return GpuState.FAILED, f"{errors} uncorrectable memory errors since the driver was loaded"
         if reading.remap_failed:
             return GpuState.FAILED, "rows of its memory could not be replaced"
         if reading.remap_pending:
             return GpuState.DEGRADED, "rows of its memory are to be replaced: it needs a reset"
         if reading.temperature is not None and reading.temperature >= policy.hot:
             return GpuState.DEGRADED, f"{reading.temperature:g} °C"
-        if reading.throttled and (heat := reading.throttled & THERMAL):
-            return GpuState.DEGRADED, f"slowed down by heat ({', '.join(sorted(heat))})"
+        if reading.throttled and (reasons := reading.throttled & SLOWED):
+            return GpuState.DEGRADED, f"slowed down: {', '.join(sorted(reasons))}"
         if policy.full is not None and reading.memory_used is not None and reading.memory_total:
             used = reading.memory_used / reading.memory_total
             if used >= policy.full:

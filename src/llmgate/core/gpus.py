@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 
 from llmgate.core.gpu import RANK, Gpu, GpuHealth, GpuPolicy, GpuReading, GpuState
 from llmgate.core.pool import EndpointPool
@@ -12,7 +13,7 @@ DEGRADED_SHARE = 0.5
 """Of an endpoint's weight, while a GPU of its is degraded: about what a GPU at its thermal limit still does."""
 
 LIFETIME = 10.0
-"""Seconds after which a reading says nothing any more."""
+"""Seconds after which a GPU that is no longer read is no longer known."""
 
 
 class Gpus:
@@ -38,12 +39,9 @@ class Gpus:
                 health.policy = policy
 
     def take_in(self, readings: Sequence[GpuReading]) -> list[tuple[Gpu, GpuState, str]]:
-        """What a look at the GPUs has shown; nothing at all: they are no longer known. Returns those whose state has
+        """What a look at the GPUs has shown; nothing at all: none is known any more. Returns those whose state has
         changed, with the reason."""
         changed = []
-        if not readings:
-            self._readings.clear()
-            self._healths.clear()
         for reading in readings:
             uuid = reading.gpu.uuid
             health = self._healths.get(uuid)
@@ -52,18 +50,21 @@ class Gpus:
             self._readings[uuid] = reading
             if health.observe(reading):
                 changed.append((reading.gpu, health.state, health.reason))
-        self._apply(max((reading.at for reading in readings), default=0.0))
+        now = max((reading.at for reading in readings), default=inf)
+        for uuid in [uuid for uuid, reading in self._readings.items() if now - reading.at > LIFETIME]:
+            del self._readings[uuid], self._healths[uuid]
+        self._apply()
         return changed
 
     def of(self, endpoint: Endpoint) -> list[tuple[GpuReading, GpuHealth]]:
         """Those that the endpoint runs on."""
         return [(reading, health) for reading, health in self if runs_on(endpoint.spec, reading.gpu, self._here)]
 
-    def _apply(self, now: float) -> None:
+    def _apply(self) -> None:
         for endpoint in self._pool:
             if not endpoint.spec.gpus:
                 continue
-            worst = _worst(health for reading, health in self.of(endpoint) if now - reading.at <= LIFETIME)
+            worst = _worst(health for _, health in self.of(endpoint))
             if worst is not None and worst.state is GpuState.FAILED:
                 self._held.add(endpoint)
                 endpoint.health.hold(f"GPU: {worst.reason}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
@@ -25,8 +25,9 @@ REASONS = {
     pynvml.nvmlClocksEventReasonDisplayClockSetting: "display",
 }
 
-GONE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_RESET_REQUIRED)
-"""Errors after which there is no more to be had of a GPU until somebody sees to it."""
+GONE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
+"""Errors after which there is no more to be had of a GPU until somebody sees to it. Any other says nothing of the GPU:
+most often the gateway's own container may no longer look at it."""
 
 LINKS = {
     pynvml.NVML_TOPOLOGY_INTERNAL: "board",
@@ -67,37 +68,39 @@ class Nvml:
         return _told(pynvml.nvmlSystemGetDriverVersion) or "?"
 
     def read(self) -> list[GpuReading]:
-        """All of them. One that has gone since it was first seen is among them, as lost."""
+        """All that can be read. One that is lost is among them, and so is one that is no longer counted."""
+        try:
+            count: int = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError:
+            return []
         readings: list[GpuReading] = []
-        for index in range(max(self._count(), len(self._known))):
+        for index in range(count):
             readings += self._read_one(index)
+        for index in self._known.keys() - range(count):
+            readings += self._lost(index, "it is no longer there")
         return readings
 
     def topology(self) -> list[list[str]]:
         """What lies between each two GPUs (one of LINKS, or `nvlink`); `-` between one and itself, `?` if unknown."""
-        handles = [
-            handle for index in range(self._count()) if (handle := _told(pynvml.nvmlDeviceGetHandleByIndex, index))
+        handles = [_handle(index) for index in range(_told(pynvml.nvmlDeviceGetCount) or 0)]
+        return [
+            ["-" if row == column else _between(one, other) for column, other in enumerate(handles)]
+            for row, one in enumerate(handles)
         ]
-        return [["-" if one is other else _between(one, other) for other in handles] for one in handles]
 
-    def _count(self) -> int:
-        return _told(pynvml.nvmlDeviceGetCount) or 0
-
-    def _read_one(self, index: int) -> Iterator[GpuReading]:
+    def _read_one(self, index: int) -> list[GpuReading]:
         now = self._clock()
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            members = self._members(index, handle)
+            members = self._known[index] = self._members(index, handle)
+            return [_reading(gpu, handle, own, now) for gpu, own in members]
         except pynvml.NVMLError as error:
-            for gpu, _ in self._known.get(index, ()):
-                yield GpuReading(gpu, now, lost=str(error))
-            return
-        self._known[index] = members
-        for gpu, own in members:
-            try:
-                yield _reading(gpu, handle, own, now)
-            except pynvml.NVMLError as error:
-                yield GpuReading(gpu, now, lost=str(error))
+            return self._lost(index, str(error)) if error.value in GONE else []
+
+    def _lost(self, index: int, why: str) -> list[GpuReading]:
+        now = self._clock()
+        known = self._known.get(index) or [(Gpu(self._node, index, f"unknown-{index}", "unknown"), None)]
+        return [GpuReading(gpu, now, lost=why) for gpu, _ in known]
 
     def _members(self, index: int, handle: Any) -> list[tuple[Gpu, Any]]:
         """The GPU itself, or, if it is cut up, its MIG instances."""
@@ -128,9 +131,16 @@ def _told(ask: Callable[..., T], *arguments: Any) -> T | None:
     try:
         return ask(*arguments)
     except pynvml.NVMLError as error:
-        if error.value in GONE and ask is not pynvml.nvmlDeviceGetMigDeviceHandleByIndex:
+        if error.value in GONE:
             raise
         return None
+
+
+def _handle(index: int) -> Any:
+    """None if there is none to be had."""
+    with suppress(pynvml.NVMLError):
+        return pynvml.nvmlDeviceGetHandleByIndex(index)
+    return None
 
 
 def _reading(gpu: Gpu, handle: Any, own: Any, now: float) -> GpuReading:
@@ -173,7 +183,11 @@ def _ecc(handle: Any, kind: int, counter: int) -> int | None:
 
 
 def _between(one: Any, other: Any) -> str:
-    if _told(pynvml.nvmlDeviceGetP2PStatus, one, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK) == pynvml.NVML_P2P_STATUS_OK:
-        return "nvlink"
-    level = _told(pynvml.nvmlDeviceGetTopologyCommonAncestor, one, other)
-    return "?" if level is None else LINKS.get(level, "?")
+    if one is None or other is None:
+        return "?"
+    with suppress(pynvml.NVMLError):
+        linked = _told(pynvml.nvmlDeviceGetP2PStatus, one, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK)
+        if linked == pynvml.NVML_P2P_STATUS_OK:
+            return "nvlink"
+        return LINKS.get(pynvml.nvmlDeviceGetTopologyCommonAncestor(one, other), "?")
+    return "?"

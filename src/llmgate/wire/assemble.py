@@ -237,9 +237,7 @@ class MessageAssembly(Assembly):
 def extend(texts: dict[Any, Any], name: object, piece: str) -> None:
     """A text on top of what came before. TypeError if one of them is none."""
     text = texts.get(name) or ""
-    texts[name] = (
-        None  # CPython extends a string in place if it has no other owner; a copy for each piece takes minutes
-    )
+    texts[name] = None  # CPython extends a string in place if nobody else has it; copies, one a piece, take minutes
     text += piece
     texts[name] = text
 
