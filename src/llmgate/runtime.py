@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from llmgate import wiring
+from llmgate import __version__, wiring
 from llmgate.config import (
     Config,
     ConfigError,
@@ -34,9 +34,12 @@ from llmgate.gateway.control import NameTaken, NothingToReload
 from llmgate.gateway.fleet import Fleet, Member
 from llmgate.gateway.gate import Gate
 from llmgate.gateway.intake import Intake
+from llmgate.gateway.live import Live
+from llmgate.gateway.live_views import GatewayView
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.gateway.proxy import Destination, Proxy
 from llmgate.gateway.server import Server, Switch, bind
+from llmgate.gateway.snapshots import Snapshots
 from llmgate.gateway.tls import Listeners, destination_of, listeners_of, warn_of_unchecked
 from llmgate.probes.gpus import GpuWatch
 from llmgate.probes.kv_events import KvEvents
@@ -50,6 +53,7 @@ from llmgate.telemetry.gpus import GpuCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.telemetry.pulse import Pulse
+from llmgate.telemetry.rates import Rates
 from llmgate.telemetry.tokenizers import ESTIMATED, TokenizerCollector
 from llmgate.tokens import TokenCounter, TokenizerError, load_tokenizer
 from llmgate.upstream.base import Timeouts, UpstreamClient
@@ -166,6 +170,9 @@ class Gateway:
             drain=config.timeouts.drain,
             clock=clock,
         )
+        self._started_at = clock()
+        rates = Rates(self.pool, self.metrics, clock)
+        self.live = Live(Snapshots(self.scheduler, rates, self.gpus, self._describe, clock=clock, wall_clock=time.time))
         self._admin_app = Switch(self._make_admin_app(config))
         self._admin = Server(self._admin_app, admin_socket, drain=1.0, tls=self._listeners.admin_context)
         self.metrics.registry.register(CertificateCollector(self._certificates))
@@ -174,6 +181,7 @@ class Gateway:
         """Serve until `stop`; then drain, and return when every charge is settled and every connection closed."""
         self.fleet.watch()
         self._pulse.start()
+        self.live.start()
         if self._gpu_watch is not None:
             self._gpu_watch.start()
         stopping = asyncio.create_task(self._stopping.wait())
@@ -188,10 +196,12 @@ class Gateway:
             await asyncio.wait([stopping, *servers], return_when=asyncio.FIRST_COMPLETED)
             await self._begin_drain()
             await servers[1]
-            self._admin.stop()  # last: until then the drain can be watched
+            self.live.stop()  # last: until then the drain can be watched
+            self._admin.stop()
             await servers[0]
         finally:
             self._pulse.stop()
+            self.live.stop()
             if self._gpu_watch is not None:
                 await self._gpu_watch.stop()
             stopping.cancel()
@@ -347,7 +357,9 @@ class Gateway:
         self.app.body_limit = config.server.body_limit
         self.app.allow_origins(wiring.cors(config))
         self.app.shows_metrics = config.server.metrics
-        self._admin_app.app = plan.admin_app
+        if plan.admin_app is not self._admin_app.app:
+            self._admin_app.app = plan.admin_app
+            self.live.dismiss()  # whoever watches may not have the new token
         self._forget_unused_tls()
         sections = [name for name in Config.model_fields if getattr(config, name) != getattr(old, name)]
         return ReloadView(
@@ -491,9 +503,23 @@ class Gateway:
             self.scheduler,
             self.metrics,
             self,
+            live=self.live,
+            data=self.app,
             clock=self._clock,
             token=config.admin.token.get_secret_value(),
             hosts=(config.admin.host,),
+        )
+
+    def _describe(self) -> GatewayView:
+        server = self.config.server
+        return GatewayView(
+            version=__version__,
+            policy=self.config.router.policy,
+            uptime_seconds=self._clock() - self._started_at,
+            draining=self.app.draining,
+            host=server.host,
+            port=self.data_port,
+            tls=server.tls is not None,
         )
 
     async def _fetch(self, endpoint: Endpoint, path: str, timeout: float) -> Page:

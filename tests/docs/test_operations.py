@@ -11,6 +11,7 @@ from llmgate.telemetry.metrics import Metrics
 from tests.core.make import pool
 from tests.docs.pages import read, rows
 from tests.support.control import FakeControl
+from tests.support.live import data_app, live_of
 
 PAGE = read("docs/operations.md")
 
@@ -23,7 +24,8 @@ def test_the_states_are_those_of_the_page() -> None:
 def test_the_requests_of_the_admin_port_are_those_of_the_page() -> None:
     endpoints = pool(1)
     scheduler = Scheduler(endpoints, registry.create("round-robin"))
-    app = create_admin_app(scheduler, Metrics(endpoints, lambda: 0.0), FakeControl(), clock=lambda: 0.0)
+    metrics, live = Metrics(endpoints, lambda: 0.0), live_of(scheduler, lambda: 0.0)
+    app = create_admin_app(scheduler, metrics, FakeControl(), live=live, data=data_app, clock=lambda: 0.0)
     for path, methods in app.openapi()["paths"].items():
         for method in methods:
             shown = path.replace("/undrain", "/drain").replace(":path", "")

@@ -18,6 +18,7 @@ from llmgate.gateway.admin import create_admin_app
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
 from tests.support.control import FakeControl
+from tests.support.live import data_app, live_of
 
 SOCKET = "/run/vllm.sock"
 NOW = 1000.0
@@ -51,6 +52,8 @@ def app_of(
         scheduler,
         Metrics(scheduler.pool, lambda: NOW),
         control or FakeControl(),
+        live=live_of(scheduler, lambda: NOW),
+        data=data_app,
         clock=lambda: NOW,
         wall_clock=lambda: UNIX_NOW,
         token=token,
@@ -332,6 +335,8 @@ async def test_two_decisions_of_one_request_id_are_told_apart_and_each_stays_the
         scheduler,
         Metrics(scheduler.pool, lambda: NOW),
         FakeControl(),
+        live=live_of(scheduler, lambda: NOW),
+        data=data_app,
         clock=lambda: NOW,
         wall_clock=lambda: next(times),
     )
@@ -357,6 +362,9 @@ ACCESS = {
     ("GET", "/api/config"): "operators",
     ("GET", "/api/decisions"): "operators",
     ("GET", "/api/endpoints"): "operators",
+    ("GET", "/api/live"): "operators",
+    ("GET", "/api/snapshot"): "operators",
+    ("POST", "/api/chat"): "operators",
     ("POST", "/api/endpoints"): "operators",
     ("DELETE", "/api/endpoints/{name}"): "operators",
     ("POST", "/api/endpoints/{name}/drain"): "operators",

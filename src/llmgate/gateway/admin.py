@@ -22,9 +22,15 @@ from llmgate.core.types import Endpoint
 from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
 from llmgate.gateway.admin_guard import BodyLimit, BrowserGuard, error_response, require
 from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView, ReloadView
+from llmgate.gateway.asgi import ASGIApp
 from llmgate.gateway.audit import Audit
 from llmgate.gateway.control import Control, NameTaken, NothingToReload
+from llmgate.gateway.live import MOST_WATCHERS, Live
+from llmgate.gateway.live_views import Snapshot
+from llmgate.gateway.passing import Chat, Handed
 from llmgate.telemetry.metrics import Metrics
+
+FULL: dict[str, Any] = {"model": ErrorView, "description": "too many are watching already"}
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorView, "description": "the admin token is missing or wrong"},
@@ -39,6 +45,8 @@ def create_admin_app(
     metrics: Metrics,
     control: Control,
     *,
+    live: Live,
+    data: ASGIApp,
     clock: Callable[[], float],
     wall_clock: Callable[[], float] = time.time,
     token: str = "",
@@ -46,9 +54,10 @@ def create_admin_app(
 ) -> FastAPI:
     """The ASGI application of the admin port, to run on the event loop that the scheduler lives on.
 
-    `clock` is the scheduler's monotonic clock and `wall_clock` the Unix time, both in seconds. With a `token`, /api and
-    /metrics want it as a bearer token. Without one, only localhost, IP literals and `hosts` (the configured host) are
-    taken as Host: a page that had its name pointed here could read everything, and cannot know a token.
+    `data` is the data port's application, `clock` the scheduler's monotonic clock and `wall_clock` the Unix time, both
+    in seconds. With a `token`, /api and /metrics want it as a bearer token. Without one, only localhost, IP literals
+    and `hosts` (the configured host) are taken as Host: a page that had its name pointed here could read everything,
+    and cannot know a token.
     """
     app = FastAPI(
         title="llmgate admin",
@@ -66,6 +75,7 @@ def create_admin_app(
     protected = APIRouter(dependencies=[Depends(require(token))])
     _add_api(protected, scheduler, control, clock, wall_clock)
     _add_configuration(protected, control)
+    _add_live(protected, live, data)
 
     @protected.get("/metrics", tags=["metrics"], response_class=Response, responses={401: ERRORS[401]})
     async def prometheus_metrics(request: Request) -> Response:
@@ -183,6 +193,31 @@ def _add_configuration(router: APIRouter, control: Control) -> None:
             raise HTTPException(409, str(error)) from None
         except ConfigError as error:
             raise HTTPException(422, f"The configuration was refused: {'; '.join(error.problems)}.") from None
+
+
+def _add_live(router: APIRouter, live: Live, data: ASGIApp) -> None:
+    @router.get("/api/snapshot", tags=["live"], responses={401: ERRORS[401]})
+    async def take_snapshot(response: Response) -> Snapshot:
+        """The gateway at this moment, with rates and the last two minutes."""
+        response.headers["cache-control"] = "no-store"
+        return live.snapshots.take(history=True)
+
+    @router.get(
+        "/api/live",
+        tags=["live"],
+        response_class=Response,
+        responses={200: {"content": {"application/x-ndjson": {}}}, 401: ERRORS[401], 503: FULL},
+    )
+    async def watch() -> Response:
+        """A snapshot a second, each a line of JSON, until you leave; the first has the last two minutes."""
+        if live.full:
+            raise HTTPException(503, f"{MOST_WATCHERS} are watching already: close another dashboard, or try later.")
+        return Handed(live.stream)
+
+    @router.post("/api/chat", tags=["live"], response_class=Response, responses={401: ERRORS[401]})
+    async def chat() -> Response:
+        """A chat as `/v1/chat/completions` of the data port takes and answers it, for those who reach this port."""
+        return Chat(data)
 
 
 def _add_pages(app: FastAPI) -> None:

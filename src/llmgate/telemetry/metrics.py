@@ -19,6 +19,7 @@ from llmgate.telemetry.endpoints import EndpointSeries
 from llmgate.telemetry.histogram import Histogram, Shape
 from llmgate.telemetry.objectives import Objectives
 from llmgate.telemetry.prefix_hits import PrefixHits
+from llmgate.telemetry.totals import Totals
 
 DURATION = Shape(
     "llmgate_request_duration_seconds",
@@ -93,6 +94,13 @@ class _Series:
         self.itl = Histogram(ITL)
         self.overhead = Histogram(OVERHEAD)
         self.estimate = estimate  # the model's, shared by its endpoints
+
+    def totals(self) -> Totals:
+        codes = self.codes
+        errors = sum(count for code, count in codes.items() if code >= 500) + self.broken
+        told = 0 if self.cached is None else self.prompt
+        ttft = tuple(self.ttft.counts)
+        return Totals(sum(codes.values()), errors, self.prompt, self.completion, told, self.cached or 0, ttft)
 
 
 class Metrics:
@@ -193,6 +201,19 @@ class Metrics:
                 series.estimate.observe(estimated / usage.prompt_tokens)
 
     # Scrapes and membership
+
+    def totals(self) -> dict[str, Totals]:
+        """By endpoint, all that was counted of it until now."""
+        self._take_in()
+        parts: dict[str, list[Totals]] = {}
+        for (_, endpoint), series in self._series.items():
+            parts.setdefault(endpoint, []).append(series.totals())
+        return {endpoint: Totals.sum(own) for endpoint, own in parts.items()}
+
+    @property
+    def rejections(self) -> int:
+        """Requests that the gateway has answered itself."""
+        return self._rejected.total()
 
     def forget(self, endpoint: str) -> None:
         """Drop all series of an endpoint that has left the pool; a namesake added later starts at zero."""
