@@ -4,7 +4,8 @@
 
 Three simulated engines that run four requests at once; too many requests for the second and third fifth of the time,
 and an engine that is killed in the fourth, and comes back. Prometheus (Debian's package) scrapes the gateway with the
-files of deploy/prometheus; what panels of the overview ask is drawn into observability.png and observability-dark.png.
+files of deploy/prometheus; what panels of the overview ask is drawn into observability.png and observability-dark.png,
+and what `llmgate top` shows in the middle of it into top.svg.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,9 +26,11 @@ from pathlib import Path
 
 import httpx2
 import yaml
+from rich.console import Console
 
 from benchmarks.faults.processes import free_ports
 from benchmarks.observability.picture import Panel, Series, draw
+from llmgate.cli.top_view import Screen
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 ENGINES = ("a", "b", "c")
@@ -115,11 +120,22 @@ async def load(url: str, seconds: float) -> None:
 
 
 async def lose(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """An engine is killed after three quarters of the time, and may come back after another tenth."""
-    await asyncio.sleep(0.75 * seconds)
+    """An engine is killed after a quarter of the time, and may come back after another tenth."""
+    await asyncio.sleep(0.25 * seconds)
     process.kill()
     process.wait()
     await asyncio.sleep(0.1 * seconds)
+
+
+async def draw_top(url: str) -> str:
+    """An SVG of what `llmgate top` shows in a terminal of 120 columns."""
+    console = Console(width=120, file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor")
+    screen = Screen()
+    async with httpx2.AsyncClient() as client:
+        screen.take((await client.get(f"{url}/api/snapshot")).raise_for_status().json())
+    console.print(screen.lines(console))
+    svg = console.export_svg(title="llmgate top")
+    return re.sub(r"@font-face\s*{[^}]*}", "", svg)  # rich's would ask another host for a font
 
 
 async def answers(url: str) -> None:
@@ -167,6 +183,8 @@ async def run(seconds: float, directory: Path) -> None:
         await asyncio.sleep(2 * SCRAPE)
         began = time.time()
         loading = asyncio.create_task(load(f"http://127.0.0.1:{ports[0]}", seconds))
+        await asyncio.sleep(0.5 * seconds)
+        (directory / "top.svg").write_text(await draw_top(f"http://127.0.0.1:{ports[1]}"))
         await lose(running[-1], seconds)
         stack.enter_context(started(*engine(engines[-1])))
         await loading

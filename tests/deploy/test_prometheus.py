@@ -77,7 +77,18 @@ async def prometheus(folder: Path, target: int) -> AsyncIterator[Prometheus]:
     command = [program("prometheus", "prometheus"), *(f"--{name}={value}" for name, value in options.items())]
     with process(command):
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            await ready(client)
             yield Prometheus(client)
+
+
+async def ready(client: httpx2.AsyncClient) -> None:
+    """It listens before it has read its database, and says 503 to whoever asks in between."""
+    async with asyncio.timeout(WITHIN):
+        while True:
+            with contextlib.suppress(httpx2.TransportError):
+                if (await client.get("/-/ready")).status_code == httpx2.codes.OK:
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def load(served: Served, number: int) -> None:
@@ -95,15 +106,11 @@ async def empty(database: Prometheus, queries: Sequence[Query]) -> list[Query]:
     """Those that find nothing, though they should, when they have had time enough."""
     async with asyncio.timeout(WITHIN):
         while True:
-            try:
-                left = [query for query in queries if not await database.query(query.expr)]
-            except httpx2.TransportError:  # it has not started yet
-                left = list(queries)
+            left = [query for query in queries if not await database.query(query.expr)]
             if not left:
                 return []
-            with contextlib.suppress(httpx2.TransportError):
-                if await database.query(f"max(count_over_time(up[10m])) > {READINGS}"):
-                    return left
+            if await database.query(f"max(count_over_time(up[10m])) > {READINGS}"):
+                return left
             await asyncio.sleep(0.5)
 
 

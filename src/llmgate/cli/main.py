@@ -8,7 +8,7 @@ import click
 
 from llmgate import __version__
 
-COMMANDS = ("serve", "check", "routes", "simulate", "sim-engine", "bench", "gpus", "demo")
+COMMANDS = ("serve", "check", "routes", "simulate", "sim-engine", "bench", "gpus", "top", "demo")
 
 
 class LazyGroup(click.Group):

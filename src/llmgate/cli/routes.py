@@ -7,31 +7,18 @@ from typing import Any
 
 import click
 
+from llmgate.cli.operator import credentials, token_option
 from llmgate.config import ConfigError, load_file
 
 COLUMNS = ("model", "aliases", "endpoint", "engine", "state", "url")
 LEARNT, NOT_RUNNING = "(learnt)", "(not running)"
 
 
-def _token(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """As the configuration takes it. Checked here since the HTTP client's own error would quote it."""
-    token = value.strip()
-    if not token.isprintable():
-        raise click.BadParameter("must not contain control characters: it is sent in a header")
-    return token
-
-
 @click.command(
     epilog="\b\nExamples:\n  llmgate routes configs/two-engines.yaml\n  llmgate routes http://127.0.0.1:8081"
 )
 @click.argument("source", metavar="FILE|URL")
-@click.option(
-    "--token",
-    envvar="LLMGATE_ADMIN_TOKEN",
-    default="",
-    callback=_token,
-    help="Admin token, if the gateway has one.",
-)
+@token_option
 @click.option("--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON there (- is stdout).")
 def routes(source: str, token: str, json_file: Any) -> None:
     """Show which model goes to which endpoints: of a configuration, or of a running gateway by its admin URL."""
@@ -82,7 +69,7 @@ def _from_gateway(url: str, token: str) -> list[dict[str, Any]]:
     try:
         answer = httpx2.get(
             url.rstrip("/") + "/api/endpoints",
-            headers={b"authorization": f"Bearer {token}".encode()} if token else {},
+            headers=credentials(token),
             timeout=5,
             trust_env=False,  # a proxy of the environment would read the token
         )
