@@ -3,8 +3,9 @@
     python -m benchmarks.faults [faults] [leaving] [rolling] [--requests 20000] [--json FILE] [--markdown FILE]
 
 Runs, all of them unless some are named:
-- faults: engines are killed, stopped, slowed down and reset connections, the configuration is reloaded and endpoints
-  come and go, while a third of the clients leave at random moments;
+- faults: engines are killed, stopped, slowed down and reset connections, move to another address and their names with
+  them (as root only: names.py), the configuration is reloaded and endpoints come and go, while a third of the clients
+  leave at random moments;
 - leaving: a third of the clients leave at random moments, and nothing else is wrong: a soak, if long
   (`leaving --requests 1000000`), with the gateway's memory after each tenth;
 - rolling: two gateways share a port and are replaced, one by one, again and again; no client leaves, none may fail.
@@ -30,7 +31,8 @@ from rich.progress import Progress
 
 from benchmarks.faults.client import Load, Outcome, Tally, run, shown
 from benchmarks.faults.faults import Faults
-from benchmarks.faults.processes import Configuration, EngineProcess, GatewayProcess, free_ports
+from benchmarks.faults.names import Names, available
+from benchmarks.faults.processes import HOME, Configuration, EngineProcess, GatewayProcess, free_ports
 from benchmarks.faults.report import MIB, Figure, figures, markdown, slope
 
 ENGINES = 3
@@ -43,14 +45,17 @@ class Scene:
 
     def __init__(self, home: Path, engines: list[EngineProcess]) -> None:
         self.engines = engines
+        homes = [HOME] * len(engines)
+        self.names = Names(home / "hosts", homes) if available() else None
         (port,) = free_ports(1)
-        self.configuration = Configuration(home / "gateway.yaml", port, [engine.port for engine in engines])
+        hosts = self.names.hosts if self.names else homes
+        self.configuration = Configuration(home / "gateway.yaml", port, engines, hosts)
         self._log = home / "gateway.log"
 
     @contextlib.asynccontextmanager
     async def gateway(self) -> AsyncIterator[GatewayProcess]:
         """A gateway that is ready; killed at the end, unless it has ended."""
-        gateway = GatewayProcess(self.configuration, self._log)
+        gateway = GatewayProcess(self.configuration, self._log, self.names)
         try:
             await gateway.ready()
             yield gateway
@@ -62,8 +67,8 @@ class Scene:
 def scene() -> Iterator[Scene]:
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         engines = []
-        for port in free_ports(ENGINES):
-            engines.append(EngineProcess(port))
+        for number, port in enumerate(free_ports(ENGINES)):
+            engines.append(EngineProcess(number, port))
             stack.callback(engines[-1].kill)
         yield Scene(Path(home), engines)
 
@@ -83,7 +88,7 @@ async def steady(scene: Scene, load: Load, progress: Progress, *, faulty: bool) 
             if done % max(load.requests // SAMPLES, 1) == 0:
                 samples.append((done, gateway.rss()))
 
-        faults = Faults(scene.engines, gateway, scene.configuration)
+        faults = Faults(scene.engines, gateway, scene.configuration, scene.names)
         raging = asyncio.create_task(faults.rage()) if faulty else None
         began = time.monotonic()
         await run(load, tally, told)

@@ -1,6 +1,6 @@
 """One fake engine in a process of its own, which can be made to misbehave.
 
-usage: engine.py PORT CHUNKS SECONDS_BETWEEN_CHUNKS
+usage: engine.py ADDRESS PORT CHUNKS SECONDS_BETWEEN_CHUNKS
 
 SIGUSR1 makes it ten times slower, or as fast as before; SIGUSR2 makes it reset every third stream and answer, or none.
 """
@@ -47,7 +47,7 @@ class FaultyEngine(Engine):
         super()._answer(head, body)
 
 
-async def main(port: int, answers: Answers) -> None:
+async def main(address: str, port: int, answers: Answers) -> None:
     loop, faults, gap = asyncio.get_running_loop(), Faults(), answers.gap
 
     def toggle_slowness() -> None:
@@ -55,9 +55,9 @@ async def main(port: int, answers: Answers) -> None:
 
     loop.add_signal_handler(signal.SIGUSR1, toggle_slowness)
     loop.add_signal_handler(signal.SIGUSR2, faults.toggle_resets)
-    server = await loop.create_server(lambda: FaultyEngine(answers, faults), "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(lambda: FaultyEngine(answers, faults), address, port, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), Answers(int(sys.argv[2]), float(sys.argv[3]))))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), Answers(int(sys.argv[3]), float(sys.argv[4]))))

@@ -15,6 +15,7 @@ import httpx2
 import yaml
 
 from benchmarks.faults import engine
+from benchmarks.faults.names import Names
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -38,14 +39,35 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+HOME = "127.0.0.1"
+"""Where engines are, until they move."""
+
+
 class EngineProcess:
-    def __init__(self, port: int) -> None:
+    def __init__(self, number: int, port: int) -> None:
+        self.number = number
         self.port = port
+        self.address = HOME
         self.start()
 
     def start(self) -> None:
-        words = (self.port, CHUNKS, GAP)
+        words = (self.address, self.port, CHUNKS, GAP)
         self._process = subprocess.Popen([sys.executable, "-m", engine.__name__, *map(str, words)])
+
+    async def move(self, address: str) -> subprocess.Popen[bytes]:
+        """Starts another process there that takes its place, and gives back the one that had it. Raises Failed."""
+        before, self.address = self._process, address
+        self.start()
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                _, writer = await asyncio.open_connection(address, self.port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return before
+        raise Failed(f"an engine at {address}:{self.port} did not start within {READY_SECONDS:g} s")
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -58,15 +80,19 @@ class EngineProcess:
 class Configuration:
     """The gateways' file, which can be changed."""
 
-    def __init__(self, path: Path, port: int, engines: Sequence[int]) -> None:
+    def __init__(self, path: Path, port: int, engines: Sequence[EngineProcess], hosts: Sequence[str]) -> None:
+        """`hosts`: where to find the engines, by their numbers."""
         self.path = path
         self.port = port
         self._engines = engines
+        self._hosts = hosts
         self.write(engines)
 
-    def write(self, engines: Sequence[int], weight: float = 1.0) -> None:
+    def write(self, engines: Sequence[EngineProcess], weight: float = 1.0) -> None:
         """With some of the engines; the last one of the given weight."""
-        endpoints: list[dict[str, object]] = [{"url": f"http://127.0.0.1:{port}", "models": ["m"]} for port in engines]
+        endpoints: list[dict[str, object]] = [
+            {"url": f"http://{self._hosts[engine.number]}:{engine.port}", "models": ["m"]} for engine in engines
+        ]
         endpoints[-1]["weight"] = weight
         data = {
             "server": {"host": "127.0.0.1", "port": self.port, "reuse_port": True},
@@ -83,11 +109,12 @@ class Configuration:
 class GatewayProcess:
     """`llmgate serve`. Wait for `ready`."""
 
-    def __init__(self, configuration: Configuration, log: Path) -> None:
+    def __init__(self, configuration: Configuration, log: Path, names: Names | None) -> None:
         (self._admin_port,) = free_ports(1)
         words = ["serve", "--config", configuration.path, "--admin-port", self._admin_port]
+        command = [sys.executable, "-m", "llmgate", *map(str, words)]
         with log.open("ab") as out:
-            self._process = subprocess.Popen([sys.executable, "-m", "llmgate", *map(str, words)], stderr=out)
+            self._process = subprocess.Popen(names.within(command) if names else command, stderr=out)
         self._log = log
         self.pid = self._process.pid
         self._admin = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{self._admin_port}", timeout=10, verify=False)

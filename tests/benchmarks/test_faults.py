@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.faults.__main__ import RUNS, failed, main
 from benchmarks.faults.client import Outcome
+from benchmarks.faults.names import available
 from benchmarks.faults.report import markdown, slope
 
 REQUESTS = {"faults": 16_000, "leaving": 3_000, "rolling": 4_000}
@@ -29,6 +30,8 @@ async def test_no_request_is_lost_and_no_charge_stays_open(name: str) -> None:
         assert result["sent again, idle connection closed"] == 0
     if name == "faults":
         assert int(result["engine killed and restarted, times"]) >= 1
+        if available():
+            assert int(result["engine moved, its name with it, times"]) >= 1
 
 
 @pytest.mark.parametrize("figure", [Outcome.LOST.value, Outcome.REFUSED.value, Outcome.BROKEN.value])
