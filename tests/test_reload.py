@@ -556,3 +556,31 @@ async def test_reading_the_file_gives_what_is_wrong_as_an_exception_too(file: Fi
         file.path.unlink()
         with pytest.raises(ConfigError, match="cannot be read"):
             await served.gateway.reload()
+
+
+async def test_policies_are_compared_anew_when_the_policy_changes(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmgate.runtime.EXPLAIN_SECONDS", 0.0)
+    async with FakeEngine([completion()]) as a:
+        source = file.write(a, router={"policy": "round-robin"})
+        async with serving(source=source) as served:
+            await served.chat()
+            before = (await served.admin.get("/api/policies")).json()
+            assert (before["decisions"], before["policies"][0]["name"]) == (1, "round-robin")
+            file.write(a, router={"policy": "random"})
+            await reload(served)
+            after = (await served.admin.get("/api/policies")).json()
+            assert (after["decisions"], after["policies"][0]["name"]) == (0, "random")
+
+
+async def test_the_policy_keeps_its_history_when_comparing_is_switched(file: File) -> None:
+    async with FakeEngine([completion()]) as a:
+        source = file.write(a, router={"policy": "round-robin"})
+        async with serving(source=source) as served:
+            router = served.gateway.scheduler.router
+            file.write(a, router={"policy": "round-robin", "compare": False})
+            await reload(served)
+            assert served.gateway.scheduler.router is router
+            assert (await served.admin.get("/api/policies")).status_code == 404
+            file.write(a, router={"policy": "round-robin"})
+            await reload(served)
+            assert (await served.admin.get("/api/policies")).status_code == 200

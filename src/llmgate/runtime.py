@@ -30,6 +30,7 @@ from llmgate.core.types import Endpoint
 from llmgate.gateway.admin_views import ReloadView
 from llmgate.gateway.app import App
 from llmgate.gateway.asgi import ASGIApp
+from llmgate.gateway.comparison_views import ComparisonView
 from llmgate.gateway.control import NameTaken, NothingToReload
 from llmgate.gateway.fleet import Fleet, Member
 from llmgate.gateway.gate import Gate
@@ -48,6 +49,7 @@ from llmgate.probes.nvml import Nvml
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.certificates import Certificate, CertificateCollector, Reminders
+from llmgate.telemetry.comparison import ComparisonCollector
 from llmgate.telemetry.data_port import DataPortCollector
 from llmgate.telemetry.gpus import GpuCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
@@ -99,6 +101,7 @@ class Gateway:
         self.scheduler = Scheduler(
             self.pool, config.router.create(), seed=time.time_ns(), explain_every=EXPLAIN_SECONDS
         )
+        self._compare()
         destinations = {member.spec.name: member.destination for member in members}
         self._destinations = destinations
         self.metrics = Metrics(self.pool, clock)
@@ -120,6 +123,7 @@ class Gateway:
             self.access_log = wiring.access_log(config)
             undo.pop_all()
         self._intake.log_sessions = self.access_log is not None
+        self.metrics.registry.register(ComparisonCollector(lambda: self.scheduler.comparison))
         self.metrics.registry.register(GpuCollector(self.gpus, self.pool))
         self.metrics.registry.register(DroppedCollector(lambda: self.access_log))
         self.metrics.registry.register(KvEventsCollector(self.pool, self.scheduler.block_index))
@@ -261,6 +265,15 @@ class Gateway:
         """The configuration's, with the endpoints that there are: one removed by hand is not there, one added is."""
         return self.config.model_copy(update={"endpoints": list(self._endpoints.values())})
 
+    def policies(self) -> ComparisonView | None:
+        comparison = self.scheduler.comparison
+        return None if comparison is None else ComparisonView.of(comparison, self._clock() - self._compared_since)
+
+    def _compare(self) -> None:
+        """From now on, by the configuration in effect."""
+        self.scheduler.comparison = wiring.comparison(self.config, self.scheduler.router)
+        self._compared_since = self._clock()
+
     def _libraries(self) -> dict[str, str]:
         """What counts the prompts of each model that has a tokenizer configured."""
         counters = self._intake.tokenizers
@@ -330,7 +343,7 @@ class Gateway:
                 problems.append(f"access_log.to: {error}")
         if problems:
             raise ConfigError(source, problems)
-        router = self.scheduler.router if config.router == self.config.router else config.router.create()
+        router = self.scheduler.router if config.router.routes_as(self.config.router) else config.router.create()
         admin = self._admin_app.app if config.admin == self.config.admin else self._make_admin_app(config)
         return _Plan(config, endpoints, set(added), members, listeners, tokenizers, router, log, admin)
 
@@ -344,6 +357,8 @@ class Gateway:
         self.pool.set_aliases(wiring.aliases(config))
         if plan.router is not self.scheduler.router:
             self.scheduler.router = plan.router
+        if config.router != old.router or config.access_log != old.access_log:
+            self._compare()
         if config.health != old.health:
             self.pool.set_health_policy(wiring.health_policy(config))
         self.gpus.set_policy(wiring.gpu_policy(config))

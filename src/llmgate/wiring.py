@@ -8,12 +8,15 @@ import resource
 import socket
 import sys
 from collections.abc import Iterator
+from random import Random
 from typing import Literal
 
 from llmgate.config import Config, EndpointConfig, SloConfig
+from llmgate.core.comparison import Comparison
 from llmgate.core.gpu import GpuPolicy
 from llmgate.core.hardware import prior_weight
 from llmgate.core.health import HealthPolicy
+from llmgate.core.protocols import Router
 from llmgate.core.retry import RetryPolicy
 from llmgate.core.slo import Slo
 from llmgate.core.types import EndpointSpec, KvEventSource
@@ -21,6 +24,7 @@ from llmgate.gateway.cors import Cors
 from llmgate.gateway.edits import EditRules
 from llmgate.gateway.gate import Limits
 from llmgate.gateway.proxy import ProxySettings
+from llmgate.routing import rivals
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
 from llmgate.upstream.base import Timeouts
@@ -74,6 +78,17 @@ def limits(config: Config) -> Limits:
 
 def aliases(config: Config) -> dict[str, str]:
     return {alias: model.name for model in config.models for alias in model.aliases}
+
+
+def comparison(config: Config, router: Router) -> Comparison | None:
+    """Of the policy with the others, without history."""
+    if not config.router.compare:
+        return None
+
+    def failed(policy: str, error: Exception) -> None:
+        logger.error("policy %s is compared no more: it failed with %s", policy, type(error).__name__)
+
+    return rivals.comparison(config.router.policy, router, Random(), sessions=bool(config.access_log.to), failed=failed)
 
 
 def cors(config: Config) -> Cors | None:

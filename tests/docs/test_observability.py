@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from llmgate.core.blocks import BlockIndex
+from llmgate.core.comparison import Comparison
 from llmgate.core.gpu import Gpu, GpuReading
 from llmgate.core.gpus import Gpus
 from llmgate.core.types import EndpointMetrics, EngineCounts, Usage
 from llmgate.gateway.gate import Gate, Limits
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.certificates import Certificate, CertificateCollector
+from llmgate.telemetry.comparison import ComparisonCollector
 from llmgate.telemetry.data_port import DataPortCollector
 from llmgate.telemetry.gpus import GpuCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
@@ -54,6 +57,8 @@ def busy_metrics() -> str:
     numbers: dict[str, Any] = dict.fromkeys(GpuReading.__dataclass_fields__, 1)
     gpus.take_in([GpuReading(**numbers | {"gpu": Gpu("n", 0, "u", "H100"), "lost": "", "throttled": {"idle"}})])
     metrics.registry.register(GpuCollector(gpus, endpoints))
+    compared = Comparison("p", {}, lambda *_: None, Random(0), failed=lambda *_: None)
+    metrics.registry.register(ComparisonCollector(lambda: compared))
     Pulse(metrics.registry, lambda _: None, lambda: 0.0)
     return metrics.render()[0].decode()
 

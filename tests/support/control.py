@@ -8,6 +8,7 @@ from llmgate.config import Config, ConfigError, EndpointConfig
 from llmgate.core.health import Health
 from llmgate.core.types import Endpoint, EndpointSpec
 from llmgate.gateway.admin_views import ReloadView
+from llmgate.gateway.comparison_views import ComparisonView
 from tests.support.serving import config
 
 
@@ -18,6 +19,7 @@ class FakeControl:
     calls: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     leaving: bool = False
+    compared: ComparisonView | None = None
 
     def effective_config(self) -> Config:
         return config("http://127.0.0.1:1", admin={"token": "canary"})
@@ -37,3 +39,6 @@ class FakeControl:
         if self.problems:
             raise ConfigError("llmgate.yaml", self.problems)
         return ReloadView(added=["b"], removed=[], changed=[], sections=["router"])
+
+    def policies(self) -> ComparisonView | None:
+        return self.compared

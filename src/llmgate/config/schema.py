@@ -283,6 +283,7 @@ class RouterConfig(Section):
     filters: list[Annotated[FilterConfig, BeforeValidator(_part)]] = Field(default_factory=list)
     scorers: list[Annotated[ScorerConfig, BeforeValidator(_part)]] = Field(default_factory=list)
     picker: str = registry.DEFAULT_PICKER
+    compare: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -301,6 +302,10 @@ class RouterConfig(Section):
             raise ValueError("options: belong to a policy; those of filters and scorers stand beside their type")
         self.create()
         return self
+
+    def routes_as(self, other: RouterConfig) -> bool:
+        """Whether both describe the same router."""
+        return self == other.model_copy(update={"compare": self.compare})
 
     def create(self) -> Router:
         """The router that this describes, without history. ValueError says what is wrong with it."""

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from llmgate.core.health import State
-from llmgate.core.protocols import Candidates, Router
+from llmgate.core.protocols import Candidates, Part, Router
 from llmgate.core.slo import Prediction, Slo
 from llmgate.core.types import Endpoint, InferenceRequest
 
@@ -56,6 +56,7 @@ class Explanation:
     left_out: int = 0  # endpoints of the model beyond MOST_OPTIONS
     observed_ttft: float | None = None  # from the decision, as predicted
     observed_tpot: float | None = None
+    audience: Part | None = None  # who is to hear what becomes of the request, beside the policy
 
 
 def explain(

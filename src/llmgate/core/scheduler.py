@@ -15,6 +15,8 @@ from random import Random
 from llmgate.core.beginnings import KnownBeginnings
 from llmgate.core.blocks import BlockIndex
 from llmgate.core.booked import Bookings
+from llmgate.core.choice import pick
+from llmgate.core.comparison import Comparison
 from llmgate.core.errors import ModelNotFound, NoReadyEndpoint
 from llmgate.core.estimate import ByteClasses, PromptEstimator, byte_classes
 from llmgate.core.explain import Explanation, explain
@@ -87,6 +89,7 @@ class Scheduler:
         self._residencies: dict[int, Residency] = {}  # by slot
         self._beginnings = KnownBeginnings()
         self._busy_until = -math.inf  # the latest of the endpoints'
+        self.comparison: Comparison | None = None  # of those decisions that are explained
         self._explain_every = explain_every
         self._explain_at = math.inf if explain_every == math.inf else -math.inf
         self._knowledge: dict[str, ModelKnowledge] = {}
@@ -172,7 +175,7 @@ class Scheduler:
             cached = self._told_tokens(request, endpoints, told, cached)
         candidates = Candidates(endpoints, cached, now)
         costs = self._router.score(request, candidates)
-        chosen, tied = self._pick(endpoints, costs)
+        chosen, tied = pick(endpoints, costs, self._router.tie_margin, self._random)
         decision = Decision(
             request.id,
             now,
@@ -188,7 +191,9 @@ class Scheduler:
         self.decisions.append(decision)
         if now >= self._explain_at:
             self._explain_at = now + self._explain_every
-            self.explain(request, decision, tried)
+            explanation = self.explain(request, decision, tried)
+            if (comparison := self.comparison) is not None and comparison.compare(request, candidates, chosen):
+                explanation.audience = comparison
         elif request.slo is not None:
             predicted = self._router.predict(request, decision.endpoint, decision.cached_tokens, now)
             decision.explanation = Explanation(request.slo, predicted)
@@ -224,6 +229,8 @@ class Scheduler:
             if request.blocks:
                 self._bookings.record(request.blocks, charge)
             self._router.booked(request, endpoint, now)
+            if decision.explanation is not None and (audience := decision.explanation.audience) is not None:
+                audience.booked(request, endpoint, now)
         except BaseException:  # a third party's router: nobody holds the charge yet
             self.settle(charge, TerminationCause.GATEWAY_ERROR, now)
             raise
@@ -234,10 +241,17 @@ class Scheduler:
         if charge.trial:
             charge.endpoint.health.request_ended(Verdict.GOOD, now, trial=charge.trial)
             charge.trial = 0
-        if charge.explanation is not None and charge.request.stream:
-            charge.explanation.observed_ttft = now - charge.booked_at
-        if self._hears_answers and self.pool.get(charge.endpoint.name) is charge.endpoint:
+        explanation, audience = charge.explanation, None
+        if explanation is not None:
+            audience = explanation.audience
+            if charge.request.stream:
+                explanation.observed_ttft = now - charge.booked_at
+        if self._hears_answers or audience is not None:
+            if self.pool.get(charge.endpoint.name) is not charge.endpoint:
+                return
             self._router.answered(charge.request, charge.endpoint, now)
+            if audience is not None:
+                audience.answered(charge.request, charge.endpoint, now)
 
     def settle(
         self,
@@ -278,6 +292,10 @@ class Scheduler:
                 self._router.finished(charge.request, charge.endpoint, usage, now - charge.booked_at, now)
             if self._hears_ends:
                 self._router.ended(charge.request, charge.endpoint, now)
+            if explanation is not None and (audience := explanation.audience) is not None:
+                if good:
+                    audience.finished(charge.request, charge.endpoint, usage, now - charge.booked_at, now)
+                audience.ended(charge.request, charge.endpoint, now)
         return True
 
     def remove(self, name: str) -> Endpoint | None:
@@ -287,6 +305,8 @@ class Scheduler:
             self._forget(endpoint.slot)
             self.block_index.forget(endpoint.slot)
             self._router.removed(endpoint)
+            if self.comparison is not None:
+                self.comparison.removed(endpoint)
         return endpoint
 
     def _forget_cache(self, endpoint: Endpoint) -> None:
@@ -386,19 +406,3 @@ class Scheduler:
         if residency is not None:
             tokens = request.prompt_tokens + answer_tokens
             residency.use(request.prefix, tokens, request.prompt_tokens / request.prompt_bytes)
-
-    def _pick(self, endpoints: Sequence[Endpoint], costs: Sequence[float]) -> tuple[int, int]:
-        """Index of the choice, and how many candidates were tied at the lowest cost."""
-        best = min(costs)
-        margin = self._router.tie_margin
-        if not margin and costs.count(best) == 1:
-            return costs.index(best), 1
-        limit = best + abs(best) * margin if margin else best
-        tied = [index for index, cost in enumerate(costs) if cost <= limit]
-        if len(tied) == 1:
-            return tied[0], 1
-        recent = [endpoints[index].load.recent_tokens / endpoints[index].weight for index in tied]
-        fewest = min(recent)
-        least_used = [index for index, tokens in zip(tied, recent, strict=True) if tokens <= fewest]
-        chosen = least_used[0] if len(least_used) == 1 else self._random.choice(least_used)
-        return chosen, len(tied)

@@ -24,6 +24,7 @@ from llmgate.gateway.admin_guard import BodyLimit, BrowserGuard, error_response,
 from llmgate.gateway.admin_views import DecisionView, EndpointView, ErrorView, ReloadView
 from llmgate.gateway.asgi import ASGIApp
 from llmgate.gateway.audit import Audit
+from llmgate.gateway.comparison_views import ComparisonView
 from llmgate.gateway.control import Control, NameTaken, NothingToReload
 from llmgate.gateway.live import MOST_WATCHERS, Live
 from llmgate.gateway.live_views import Snapshot
@@ -76,6 +77,7 @@ def create_admin_app(
     _add_api(protected, scheduler, control, clock, wall_clock)
     _add_configuration(protected, control)
     _add_live(protected, live, data)
+    _add_policies(protected, control)
 
     @protected.get("/metrics", tags=["metrics"], response_class=Response, responses={401: ERRORS[401]})
     async def prometheus_metrics(request: Request) -> Response:
@@ -218,6 +220,22 @@ def _add_live(router: APIRouter, live: Live, data: ASGIApp) -> None:
     async def chat() -> Response:
         """A chat as `/v1/chat/completions` of the data port takes and answers it, for those who reach this port."""
         return Chat(data)
+
+
+def _add_policies(router: APIRouter, control: Control) -> None:
+    @router.get(
+        "/api/policies",
+        tags=["decisions"],
+        responses={401: ERRORS[401], 404: {"model": ErrorView, "description": "`router.compare` is off"}},
+    )
+    async def compare_policies(response: Response) -> ComparisonView:
+        """What the other policies would have chosen on the traffic since the start, or since the policy was changed.
+        Each choice is judged by itself, by what it is expected to take: what it would have led to is not seen."""
+        response.headers["cache-control"] = "no-store"
+        comparison = control.policies()
+        if comparison is None:
+            raise HTTPException(404, "Policies are not compared: `router.compare` is off.")
+        return comparison
 
 
 def _add_pages(app: FastAPI) -> None:

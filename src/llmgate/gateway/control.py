@@ -7,6 +7,7 @@ from typing import Protocol
 from llmgate.config import Config, EndpointConfig
 from llmgate.core.types import Endpoint
 from llmgate.gateway.admin_views import ReloadView
+from llmgate.gateway.comparison_views import ComparisonView
 
 
 class NameTaken(Exception):
@@ -38,4 +39,8 @@ class Control(Protocol):
 
     async def reload(self) -> ReloadView:
         """Raises ConfigError with all that is wrong, and has changed nothing then; NothingToReload."""
+        ...
+
+    def policies(self) -> ComparisonView | None:
+        """What the other policies would have chosen; None if that is switched off."""
         ...
