@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.overhead import fake_engines, table
-from benchmarks.overhead.measure import CHUNKS, COLUMNS, GAP, HELD, Bench, Row, measure, medians
-from benchmarks.overhead.peers import ENGINE_PORTS, ENGINES, NAMES, command, llmgate
+from benchmarks.overhead.measure import CHUNKS, COLUMNS, GAP, HELD, Bench, Row, measure, medians, must_be_free
+from benchmarks.overhead.peers import ENGINE_PORTS, ENGINES, NAMES, PORT, command, llmgate
 
 DESCRIPTORS = 2 * max(HELD) + 1000
 
@@ -79,6 +79,7 @@ def _words(line: str) -> list[str]:
 
 def _run(commands: dict[str, list[str]], bench: Bench, columns: list[str], rounds: int) -> dict[str, Row]:
     taken: dict[str, list[Row]] = {name: [] for name in commands}
+    must_be_free(PORT, PORT + 1, *ENGINE_PORTS)
     options = map(str, (ENGINE_PORTS[0], len(ENGINE_PORTS), CHUNKS, GAP))
     engines = subprocess.Popen(["taskset", "-c", "0", sys.executable, fake_engines.__file__, *options])
     try:

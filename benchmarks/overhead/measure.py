@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,6 +83,7 @@ Column = Callable[[Row, int, Bench], None]
 
 
 def _with_gateway(command: Sequence[str], bench: Bench, row: Row, column: Column) -> None:
+    must_be_free(PORT)  # else another process would be measured in its place
     with (bench.home / "gateway.log").open("wb") as log:
         started = time.perf_counter()
         process = subprocess.Popen(["taskset", "-c", "1", *command], stdout=log, stderr=log)
@@ -178,6 +180,14 @@ def closed_loop(home: Path, kb: int, connections: int, seconds: int, *, stream: 
     served = int(found[1]) if found else 0
     trouble = re.findall(r"Non-2xx.*|Socket errors.*", output)
     return served, trouble if served else ["nothing served"]
+
+
+def must_be_free(*ports: int) -> None:
+    """Raises RuntimeError if somebody listens on one of them."""
+    for port in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise RuntimeError(f"somebody listens on port {port}: end that process first (`ss -ltnp` shows it)")
 
 
 def wait_ready(process: subprocess.Popen[bytes]) -> float:
