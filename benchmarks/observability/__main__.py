@@ -5,7 +5,7 @@
 Three simulated engines that run four requests at once; too many requests for the second and third fifth of the time,
 and an engine that is killed in the fourth, and comes back. Prometheus (Debian's package) scrapes the gateway with the
 files of deploy/prometheus; what panels of the overview ask is drawn into observability.png and observability-dark.png,
-and what `llmgate top` shows in the middle of it into top.svg.
+and what `llmgate top` and the dashboard show in the middle of it into top.svg and dashboard….png.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.faults.processes import free_ports
+from benchmarks.observability.page import draw_page
 from benchmarks.observability.picture import Panel, Series, draw
 from llmgate.cli.top_view import Screen
 
@@ -184,7 +185,9 @@ async def run(seconds: float, directory: Path) -> None:
         began = time.time()
         loading = asyncio.create_task(load(f"http://127.0.0.1:{ports[0]}", seconds))
         await asyncio.sleep(0.5 * seconds)
-        (directory / "top.svg").write_text(await draw_top(f"http://127.0.0.1:{ports[1]}"))
+        admin = f"http://127.0.0.1:{ports[1]}"
+        (directory / "top.svg").write_text(await draw_top(admin))
+        await draw_page(admin, directory)
         await lose(running[-1], seconds)
         stack.enter_context(started(*engine(engines[-1])))
         await loading
