@@ -558,6 +558,16 @@ async def test_reading_the_file_gives_what_is_wrong_as_an_exception_too(file: Fi
             await served.gateway.reload()
 
 
+async def test_where_traces_go_cannot_change_while_it_runs(file: File) -> None:
+    async with FakeEngine() as a:
+        source = file.write(a)
+        async with serving(source=source) as served:
+            file.write(a, tracing={"headers": {"authorization": "canary"}, "sample": 0.5})
+            refused = await refusal(served)
+            assert "tracing.sample: cannot change from 1.0 to 0.5" in refused
+            assert "canary" not in refused
+
+
 async def test_policies_are_compared_anew_when_the_policy_changes(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmgate.runtime.EXPLAIN_SECONDS", 0.0)
     async with FakeEngine([completion()]) as a:

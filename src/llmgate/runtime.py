@@ -141,6 +141,9 @@ class Gateway:
             rng=Random(),
             kv_events=KvEvents(self.scheduler.block_index),
         )
+        self.tracing = wiring.tracing(config)
+        if self.tracing is not None:
+            self.metrics.registry.register(self.tracing)
         self._proxy = self._make_proxy()
         self.gate = Gate(wiring.limits(config))
         self.app = App(
@@ -217,6 +220,8 @@ class Gateway:
             await self.client.aclose()
             if self.access_log is not None:
                 await self.access_log.close()
+            if self.tracing is not None:
+                await self.tracing.close()
         logger.info("stopped; %d charges left open", self.scheduler.ledger.open_charges)
 
     def stop(self) -> None:
@@ -509,6 +514,7 @@ class Gateway:
             clock=self._clock,
         )
         proxy.access_log = self.access_log
+        proxy.tracing = self.tracing
         return proxy
 
     def _make_admin_app(self, config: Config) -> ASGIApp:

@@ -9,9 +9,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from random import Random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from llmgate.config import Config, EndpointConfig, SloConfig
+from llmgate.config import Config, EndpointConfig, SloConfig, TracingConfig
 from llmgate.core.comparison import Comparison
 from llmgate.core.gpu import GpuPolicy
 from llmgate.core.hardware import prior_weight
@@ -30,6 +30,9 @@ from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_to
 from llmgate.upstream.base import Timeouts
 from llmgate.wire.forwarded import ClientAddress
 
+if TYPE_CHECKING:
+    from llmgate.telemetry.tracing import Tracing
+
 logger = logging.getLogger("llmgate")
 
 
@@ -42,6 +45,7 @@ FIXED = (
     ("gpus", "nvml"),
     ("gpus", "node"),
     ("gpus", "interval"),
+    *(("tracing", key) for key in TracingConfig.model_fields),
 )
 
 
@@ -89,6 +93,21 @@ def comparison(config: Config, router: Router) -> Comparison | None:
         logger.error("policy %s is compared no more: it failed with %s", policy, type(error).__name__)
 
     return rivals.comparison(config.router.policy, router, Random(), sessions=bool(config.access_log.to), failed=failed)
+
+
+def tracing(config: Config) -> Tracing | None:
+    wanted = config.tracing
+    if not wanted.enabled:
+        return None
+    from llmgate.telemetry.tracing import Tracing  # an extra
+
+    return Tracing(
+        endpoint=wanted.endpoint,
+        headers={name: value.get_secret_value() for name, value in wanted.headers.items()},
+        sample=wanted.sample,
+        service=wanted.service,
+        attributes=wanted.attributes,
+    )
 
 
 def cors(config: Config) -> Cors | None:

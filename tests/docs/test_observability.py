@@ -20,6 +20,7 @@ from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
 from llmgate.telemetry.pulse import Pulse
 from llmgate.telemetry.tokenizers import TokenizerCollector
+from llmgate.telemetry.tracing import Tracing
 from tests.core.make import pool
 from tests.docs.pages import read, rows
 
@@ -49,6 +50,7 @@ def busy_metrics() -> str:
     index.count(0, "stored")
     index.lags[0] = 0.1
     metrics.registry.register(KvEventsCollector(endpoints, index))
+    metrics.registry.register(Tracing())
     metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
     metrics.registry.register(CertificateCollector(lambda: [Certificate("server.tls", "", 0.0)]))
     metrics.registry.register(DataPortCollector(Gate(Limits()), lambda: 1))

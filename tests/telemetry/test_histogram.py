@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmgate.telemetry.histogram import Histogram, Shape
+from llmgate.telemetry.histogram import Exemplar, Histogram, Shape
 
 SHAPE = Shape("seconds", "help", (0.1, 1, 10))
 
@@ -44,3 +44,15 @@ def test_the_text_form_accumulates_the_buckets_and_ends_with_count_and_sum() -> 
 
 def test_a_histogram_without_observations_has_no_text_form() -> None:
     assert list(Histogram(SHAPE).lines("")) == []
+
+
+def test_only_openmetrics_shows_the_last_exemplar_of_each_bucket() -> None:
+    histogram = Histogram(SHAPE)
+    for value, trace in ((SHAPE.bounds[0] / 2, "a"), (SHAPE.bounds[0] / 4, "b"), (SHAPE.bounds[-1] * 2, "c")):
+        histogram.observe(value)
+        histogram.exemplify(Exemplar(value, trace, 1_700_000_000.1234))
+    plain, rich = list(histogram.lines("")), list(histogram.lines("", openmetrics=True))
+    assert not any("#" in line for line in plain)
+    marked = [line for line in rich if "#" in line]
+    assert [line.partition(" # ")[0] + "\n" for line in marked] == [plain[0], plain[len(SHAPE.bounds)]]
+    assert marked[0].endswith(f' # {{trace_id="b"}} {SHAPE.bounds[0] / 4} 1700000000.123\n')

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -35,6 +37,29 @@ def _secret(secret: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+
+
+def _header_value(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value().strip()
+    if not (value.isprintable() and value.isascii()):
+        raise ValueError("must be printable ASCII: it is sent in a header")
+    return SecretStr(value)
+
+
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError("is no name of a header")
+    return name
+
+
+def _collector(url: str) -> str:
+    if url and urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("must be the http:// or https:// URL of an OTLP collector, as in http://localhost:4318")
+    if urlsplit(url).username is not None:
+        raise ValueError("credentials do not belong in the URL: use tracing.headers")
+    if url.rstrip("/").endswith("/v1/traces"):
+        raise ValueError("is the base URL: leave /v1/traces out, it is added")
+    return url
 
 
 def _engine_url(url: str) -> str:
@@ -431,6 +456,35 @@ class CorsConfig(Section):
     """Seconds for which a browser need not ask again."""
 
 
+class TracingConfig(Section):
+    enabled: bool = False
+    endpoint: Annotated[str, AfterValidator(_collector)] = ""
+    """Base URL of an OTLP collector; empty: what OTEL_EXPORTER_OTLP_ENDPOINT says, or else http://localhost:4318."""
+    headers: dict[Annotated[str, AfterValidator(_header_name)], Annotated[SecretStr, AfterValidator(_header_value)]] = (
+        Field(default_factory=dict)
+    )
+    """For the collector."""
+    sample: float = Field(default=1.0, ge=0, le=1)
+    """The part that is recorded of the requests whose client says nothing of it."""
+    service: str = ""
+    """Empty: what OTEL_SERVICE_NAME says, or else llmgate."""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Of the resource, beside those of OTEL_RESOURCE_ATTRIBUTES."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> TracingConfig:
+        if self.enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk.trace"):
+            raise ValueError("traces need OpenTelemetry, which is not installed: pip install 'llmgate-lb[otel]'")
+        return self
+
+
+def _is_installed(*modules: str) -> bool:
+    try:
+        return all(find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:  # of a package that one of them is in
+        return False
+
+
 class ReloadConfig(Section):
     watch: float = Field(default=2.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds between looks whether the file has changed; 0: it is not watched."""
@@ -452,6 +506,7 @@ class Config(Section):
     reload: ReloadConfig = ReloadConfig()
     usage: UsageConfig = UsageConfig()
     slo: SloConfig = SloConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Config:

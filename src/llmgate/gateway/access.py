@@ -23,7 +23,7 @@ def entry_of(exchange: Exchange, log: AccessLog, now: float) -> Entry:
     return Entry(
         _micro(log.wall_clock() - duration),
         exchange.id,
-        _route(client.target),
+        route_of(client.target),
         None,
         None if request is None else request.model,
         None if endpoint is None else endpoint.name,
@@ -44,6 +44,7 @@ def entry_of(exchange: Exchange, log: AccessLog, now: float) -> Entry:
         client.sent,
         _session(exchange, request, log),
         _prefix(exchange, request, log) if log.prefix_blocks and request is not None else None,
+        None if exchange.trace is None else exchange.trace.trace_id,
     )
 
 
@@ -53,7 +54,7 @@ def _micro(seconds: float) -> float:
 
 
 @lru_cache(256)
-def _route(target: bytes) -> str:
+def route_of(target: bytes) -> str:
     """A query may hold anything, a key among it."""
     path = target if b"?" not in target else target.partition(b"?")[0]
     return path[:LONGEST_ROUTE].decode("ascii", "backslashreplace")

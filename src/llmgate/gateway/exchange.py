@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from llmgate.core.errors import UpstreamError
 from llmgate.core.explain import Explanation
@@ -14,6 +15,9 @@ from llmgate.wire.headers import Header, RequestHeaders
 from llmgate.wire.kinds import KindSpec
 from llmgate.wire.openai import Body
 from llmgate.wire.sse import SseMeter
+
+if TYPE_CHECKING:
+    from llmgate.telemetry.tracing import Trace
 
 Policy = tuple[str, Header]
 """The name of a policy, and the header that says it."""
@@ -42,6 +46,7 @@ class Exchange:
     first_byte: float | None = None
     usage: Usage | None = None
     cause: TerminationCause | None = None  # of the last attempt's end
+    trace: Trace | None = None  # None where nothing is traced
 
     def __init__(
         self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float, policy: Policy

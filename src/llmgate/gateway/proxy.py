@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from random import Random
+from typing import TYPE_CHECKING
 
 from llmgate.core.errors import (
     InternalError,
@@ -30,6 +31,7 @@ from llmgate.core.retry import BUSY_STATUSES, RETRYABLE_STATUSES, RetryBudget, R
 from llmgate.core.scheduler import Scheduler
 from llmgate.core.slo import Slo
 from llmgate.core.types import Endpoint, InferenceRequest, Kind, TerminationCause, Verdict
+from llmgate.gateway import traced
 from llmgate.gateway.access import entry_of
 from llmgate.gateway.answer import begin_early, relay
 from llmgate.gateway.client import Client, respond_error
@@ -47,6 +49,9 @@ from llmgate.wire.engines import STREAM_ERROR, make_of, stream_refusal
 from llmgate.wire.forwarded import ClientAddress
 from llmgate.wire.headers import Header, retry_after, sort_request_headers
 from llmgate.wire.kinds import KINDS, dialect_of
+
+if TYPE_CHECKING:
+    from llmgate.telemetry.tracing import Tracing
 
 logger = logging.getLogger("llmgate.gateway")
 
@@ -106,6 +111,7 @@ class Proxy:
         self._destinations = destinations
         self._metrics = metrics
         self.access_log: AccessLog | None = None
+        self.tracing: Tracing | None = None
         self._budget = RetryBudget(settings.retry)
         self.settings = settings
         self._ejected = ejected
@@ -175,6 +181,8 @@ class Proxy:
                 kept.stop()
             if exchange.endpoint is not None:
                 self._count(exchange, exchange.endpoint)
+            if exchange.trace is not None:
+                traced.end(exchange.trace, exchange, self._clock())
             if self.access_log is not None:
                 self._log(exchange, self.access_log)
 
@@ -184,13 +192,18 @@ class Proxy:
         exchange = self._begin(client)
         exchange.status = error.status
         await respond_error(client, error, [(b"x-request-id", exchange.id_bytes)], dialect_of(client.target))
+        if exchange.trace is not None:
+            traced.end(exchange.trace, exchange, self._clock())
         if self.access_log is not None:
             self._log(exchange, self.access_log)
 
     def _begin(self, client: Client) -> Exchange:
         headers = sort_request_headers(client.headers)
         request_id = headers.request_id or b"%b%016x" % (self._run_id, next(self._numbers))
-        return Exchange(client, headers, request_id, self._clock(), self._policy)
+        exchange = Exchange(client, headers, request_id, self._clock(), self._policy)
+        if self.tracing is not None:
+            exchange.trace = self.tracing.begin(headers.passed)
+        return exchange
 
     def _heed(self, exchange: Exchange, request: InferenceRequest) -> None:
         """What the client asks of the gateway itself, or is promised unasked. Raises BadRequest."""
@@ -247,6 +260,8 @@ class Proxy:
             raise
         finally:
             exchange.cause = cause
+            if exchange.trace is not None:
+                traced.end_attempt(exchange.trace, 0 if response is None else response.status, cause)
             if response is not None:
                 response.close()
             health = charge.endpoint.health
@@ -297,6 +312,8 @@ class Proxy:
         if settings.client_address is not None:
             address = settings.client_address.of(client.peer, client.headers)
             headers.append((b"x-forwarded-for", address.encode("latin-1", "replace")))
+        if exchange.trace is not None:
+            headers = traced.begin_attempt(exchange.trace, exchange, endpoint, destination.target, headers)
         timeouts = settings.model_timeouts.get(exchange.request.model, settings.timeouts)
         body = client.body if edits is None else edits.body
         return destination.target, "POST", client.target, headers, body, timeouts
@@ -350,6 +367,7 @@ class Proxy:
             stream=exchange.meter is not None,
             estimated_prompt_tokens=request.prompt_tokens if exchange.spec.prompt else None,
             expected_cached_tokens=request.cached_tokens,
+            trace_id=None if exchange.trace is None else exchange.trace.trace_id,
         )
 
     def _log(self, exchange: Exchange, log: AccessLog) -> None:

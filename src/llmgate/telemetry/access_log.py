@@ -32,7 +32,7 @@ KNOWN_BLOCKS = 65_536
 """Hashes of prompt blocks that are remembered, for traffic repeats its beginnings: about 10 MB."""
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One request, in the order of the line. Times are seconds, sizes bytes; null is unknown or not applicable."""
 
     ts: float  # arrival, Unix time
@@ -58,6 +58,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     bytes_out: int  # of the answer's
     session: str | None  # keyed hash
     prefix: Sequence[str] | None  # keyed hashes of the prompt's first blocks; null unless asked for
+    trace_id: str | None = None  # hexadecimal; left out where the trace is not recorded
 
 
 class AccessLog:

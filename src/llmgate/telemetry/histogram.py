@@ -6,6 +6,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 
 class Shape:
@@ -20,29 +21,46 @@ class Shape:
         self.tails = tuple(f'{bound}"}} ' for bound in (*map(float, bounds), "+Inf"))
 
 
-class Histogram:
-    """One series: how many observations fell into each bucket, and their sum."""
+class Exemplar(NamedTuple):
+    """An observation that can be looked at: in the trace of that id."""
 
-    __slots__ = ("_bounds", "counts", "shape", "sum")
+    value: float
+    trace_id: str
+    at: float  # Unix time, seconds
+
+
+class Histogram:
+    """One series: how many observations fell into each bucket, and their sum; the last exemplar of each, if any."""
+
+    __slots__ = ("_bounds", "counts", "exemplars", "shape", "sum")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self._bounds = shape.bounds
         self.counts = [0] * (len(shape.bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self._bounds, value)] += 1  # a bucket includes its upper bound
         self.sum += value
 
-    def lines(self, labels: str) -> Iterator[str]:
-        """The series in text form; nothing before the first observation."""
+    def exemplify(self, exemplar: Exemplar) -> None:
+        """Of something that was observed."""
+        self.exemplars[bisect_left(self._bounds, exemplar.value)] = exemplar
+
+    def lines(self, labels: str, *, openmetrics: bool = False) -> Iterator[str]:
+        """The series in text form; nothing before the first observation. Only OpenMetrics has exemplars."""
         total = sum(self.counts)
         if not total:
             return
         name = self.shape.name
         head = f'{name}_bucket{{{labels},le="'
-        for tail, count in zip(self.shape.tails, accumulate(self.counts), strict=True):
-            yield f"{head}{tail}{count}\n"
+        exemplars = self.exemplars if openmetrics else {}
+        for index, (tail, count) in enumerate(zip(self.shape.tails, accumulate(self.counts), strict=True)):
+            if (seen := exemplars.get(index)) is None:
+                yield f"{head}{tail}{count}\n"
+            else:
+                yield f'{head}{tail}{count} # {{trace_id="{seen.trace_id}"}} {seen.value} {seen.at:.3f}\n'
         yield f"{name}_count{{{labels}}} {total}\n"
         yield f"{name}_sum{{{labels}}} {self.sum}\n"

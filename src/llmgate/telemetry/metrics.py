@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ from llmgate.core.types import Usage
 from llmgate.telemetry import exposition
 from llmgate.telemetry.decisions import DecisionsByPolicy
 from llmgate.telemetry.endpoints import EndpointSeries
-from llmgate.telemetry.histogram import Histogram, Shape
+from llmgate.telemetry.histogram import Exemplar, Histogram, Shape
 from llmgate.telemetry.objectives import Objectives
 from llmgate.telemetry.prefix_hits import PrefixHits
 from llmgate.telemetry.totals import Totals
@@ -58,7 +59,7 @@ RESULTS = ("applied", "refused")
 """What is counted from zero on. Prometheus' rate() does not see the first value of a series, so that an error which
 comes once in a while would go unseen."""
 
-_Ended = tuple[str, str, int, bool, float, float | None, float | None, Usage | None, int | None, int]
+_Ended = tuple[str, str, int, bool, float, float | None, float | None, Usage | None, int | None, int, str | None]
 
 
 class _Series:
@@ -94,6 +95,13 @@ class _Series:
         self.itl = Histogram(ITL)
         self.overhead = Histogram(OVERHEAD)
         self.estimate = estimate  # the model's, shared by its endpoints
+
+    def exemplify(self, trace_id: str, duration: float, ttft: float | None) -> None:
+        """Of a request that was observed, to within the time in which requests are taken in."""
+        at = time.time()
+        self.duration.exemplify(Exemplar(duration, trace_id, at))
+        if ttft is not None:
+            self.ttft.exemplify(Exemplar(ttft, trace_id, at))
 
     def totals(self) -> Totals:
         codes = self.codes
@@ -145,15 +153,17 @@ class Metrics:
         usage: Usage | None = None,
         estimated_prompt_tokens: int | None = None,
         expected_cached_tokens: int = 0,
+        trace_id: str | None = None,
     ) -> None:
         """One request is over, however it ended; `endpoint` is the last one tried, times are seconds.
 
         What is None is not counted. `estimated_prompt_tokens` are those that routing went by, however it got them;
-        `expected_cached_tokens` those that the endpoint was thought to hold of them.
+        `expected_cached_tokens` those that the endpoint was thought to hold of them; `trace_id` is that of a trace that
+        is recorded.
         """
         self._ended.append(
             (model, endpoint, status, stream, duration, ttft, overhead, usage, estimated_prompt_tokens,
-             expected_cached_tokens)
+             expected_cached_tokens, trace_id)
         )  # fmt: skip
         if len(self._ended) >= BATCH:
             self._take_in()
@@ -177,7 +187,8 @@ class Metrics:
     def _take_in(self) -> None:
         ended, self._ended = self._ended, []
         now = self._clock()
-        for model, endpoint, status, stream, duration, ttft, overhead, usage, estimated, expected_cached in ended:
+        for each in ended:
+            model, endpoint, status, stream, duration, ttft, overhead, usage, estimated, expected_cached, trace = each
             series = self._series.get((model, endpoint))
             if series is None:
                 series = self._begin(model, endpoint)
@@ -187,6 +198,8 @@ class Metrics:
                 series.overhead.observe(overhead)
             if stream and ttft is not None:
                 series.ttft.observe(ttft)
+            if trace is not None:
+                series.exemplify(trace, duration, ttft if stream else None)
             if usage is None:
                 continue
             series.prompt += usage.prompt_tokens
@@ -274,7 +287,7 @@ class Metrics:
         ):
             yield exposition.header(shape.name, "histogram", shape.help, openmetrics=openmetrics)
             for labels, histogram in histograms:
-                yield from histogram.lines(labels)
+                yield from histogram.lines(labels, openmetrics=openmetrics)
 
         yield from self.objectives.lines(openmetrics)
         yield from self.decisions.lines(openmetrics)
