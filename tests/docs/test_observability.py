@@ -23,6 +23,7 @@ from llmgate.telemetry.tokenizers import TokenizerCollector
 from llmgate.telemetry.tracing import Tracing
 from tests.core.make import pool
 from tests.docs.pages import read, rows
+from tests.support.scrapes import page_of
 
 PAGE = read("docs/observability.md")
 
@@ -62,7 +63,7 @@ def busy_metrics() -> str:
     compared = Comparison("p", {}, lambda *_: None, Random(0), failed=lambda *_: None)
     metrics.registry.register(ComparisonCollector(lambda: compared))
     Pulse(metrics.registry, lambda _: None, lambda: 0.0)
-    return metrics.render()[0].decode()
+    return page_of(metrics)
 
 
 def test_the_metrics_and_their_labels_are_those_of_the_page() -> None:

@@ -29,7 +29,7 @@ def test_the_text_form_accumulates_the_buckets_and_ends_with_count_and_sum() -> 
     histogram = Histogram(SHAPE)
     for value in (0.05, 0.5, 0.75, 100):
         histogram.observe(value)
-    text = "# TYPE seconds histogram\n" + "".join(histogram.lines('model="m"'))
+    text = "# TYPE seconds histogram\n" + histogram.text('model="m"')
     (family,) = text_string_to_metric_families(text)
     assert {(sample.name, sample.labels.get("le")): sample.value for sample in family.samples} == {
         ("seconds_bucket", "0.1"): 1,
@@ -43,7 +43,7 @@ def test_the_text_form_accumulates_the_buckets_and_ends_with_count_and_sum() -> 
 
 
 def test_a_histogram_without_observations_has_no_text_form() -> None:
-    assert list(Histogram(SHAPE).lines("")) == []
+    assert Histogram(SHAPE).text("") == ""
 
 
 def test_only_openmetrics_shows_the_last_exemplar_of_each_bucket() -> None:
@@ -51,7 +51,8 @@ def test_only_openmetrics_shows_the_last_exemplar_of_each_bucket() -> None:
     for value, trace in ((SHAPE.bounds[0] / 2, "a"), (SHAPE.bounds[0] / 4, "b"), (SHAPE.bounds[-1] * 2, "c")):
         histogram.observe(value)
         histogram.exemplify(Exemplar(value, trace, 1_700_000_000.1234))
-    plain, rich = list(histogram.lines("")), list(histogram.lines("", openmetrics=True))
+    plain = histogram.text("").splitlines(keepends=True)
+    rich = histogram.text("", openmetrics=True).splitlines(keepends=True)
     assert not any("#" in line for line in plain)
     marked = [line for line in rich if "#" in line]
     assert [line.partition(" # ")[0] + "\n" for line in marked] == [plain[0], plain[len(SHAPE.bounds)]]

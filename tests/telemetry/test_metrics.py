@@ -12,8 +12,8 @@ from llmgate.core.pool import EndpointPool
 from llmgate.core.types import EndpointMetrics, EndpointSpec, EngineCounts, Usage
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
+from tests.support.scrapes import page_of
 
-OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 Parser = Callable[[str], Iterable[Metric]]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -62,11 +62,10 @@ def metrics_of(pool: EndpointPool) -> Metrics:
     return Metrics(pool, lambda: 10.0)
 
 
-def parsed(metrics: Metrics, accept: str | None = None, parse: Parser = parse_text) -> Samples:
-    body, _ = metrics.render(accept)
+def parsed(metrics: Metrics, parse: Parser = parse_text) -> Samples:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in parse(body.decode())
+        for family in parse(page_of(metrics, openmetrics=parse is not parse_text))
         for sample in family.samples
     }
 
@@ -92,8 +91,8 @@ def end(
     )
 
 
-@pytest.mark.parametrize(("accept", "parse"), [(None, parse_text), (OPENMETRICS, parse_openmetrics)])
-def test_every_series_is_emitted_with_its_labels_in_both_formats(accept: str | None, parse: Parser) -> None:
+@pytest.mark.parametrize("parse", [parse_text, parse_openmetrics])
+def test_every_series_is_emitted_with_its_labels_in_both_formats(parse: Parser) -> None:
     pool = make.pool(1)
     next(iter(pool)).metrics = EndpointMetrics(
         9.0, running=1, waiting=2, kv_usage=0.5, kv_capacity_tokens=100, max_running=8, counts=EngineCounts(9, 5, 4, 3)
@@ -106,7 +105,7 @@ def test_every_series_is_emitted_with_its_labels_in_both_formats(accept: str | N
     metrics.objectives.slo_ended("m", "ttft", True)
     metrics.retried("e0", "connect_failed")
     metrics.rejected("model_not_found")
-    labels = {name: {label for label, _ in pairs} for name, pairs in parsed(metrics, accept, parse)}
+    labels = {name: {label for label, _ in pairs} for name, pairs in parsed(metrics, parse)}
     assert {name: labels.get(name) for name in SERIES} == SERIES
 
 
@@ -193,7 +192,7 @@ def test_broken_answers_are_counted_and_leave_with_their_endpoint() -> None:
     metrics.broken("m", "e0")
     assert value(parsed(metrics), "llmgate_broken_answers_total", model="m", endpoint="e0") == 2
     pool.remove("e0")
-    assert b"llmgate_broken_answers_total{" not in metrics.render()[0]
+    assert "llmgate_broken_answers_total{" not in page_of(metrics)
 
 
 @pytest.mark.parametrize("usage", [Usage(prompt_tokens=100, completion_tokens=2, counted=True), Usage(prompt_tokens=0)])
@@ -243,8 +242,8 @@ def test_a_request_that_outlives_its_endpoint_leaves_no_series_behind() -> None:
     pool.remove("e0")
     metrics.forget("e0")
     end(metrics, model="only-on-e0", endpoint="e0")
-    assert b'"e0"' not in metrics.render()[0]
-    assert b"only-on-e0" not in metrics.render()[0]
+    assert '"e0"' not in page_of(metrics)
+    assert "only-on-e0" not in page_of(metrics)
 
 
 def test_names_with_quotes_and_newlines_are_escaped() -> None:
@@ -254,21 +253,11 @@ def test_names_with_quotes_and_newlines_are_escaped() -> None:
     assert value(parsed(metrics), "llmgate_requests_total", model="m\n1", endpoint='e"0\\', code="200") == 1
 
 
-def test_the_content_type_follows_the_accept_header() -> None:
-    metrics = metrics_of(make.pool(1))
-    body, content_type = metrics.render(OPENMETRICS)
-    assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    assert body.endswith(b"# EOF\n")
-    body, content_type = metrics.render("text/html")
-    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
-    assert b"# EOF" not in body
-
-
 def test_two_gateways_in_one_process_share_nothing() -> None:
     first, second = metrics_of(make.pool(1)), metrics_of(make.pool(1))
     first.rejected("model_not_found")
-    assert b"model_not_found" not in second.render()[0]
+    assert "model_not_found" not in page_of(second)
 
 
 def test_the_running_version_is_shown() -> None:
-    assert f'version="{__version__}"'.encode() in metrics_of(make.pool(1)).render()[0]
+    assert f'version="{__version__}"' in page_of(metrics_of(make.pool(1)))

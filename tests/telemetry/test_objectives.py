@@ -4,12 +4,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
+from tests.support.scrapes import page_of
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(metrics.render()[0].decode())
+        for family in text_string_to_metric_families(page_of(metrics))
         for sample in family.samples
         if sample.name.startswith(("llmgate_predicted", "llmgate_slo"))
     }

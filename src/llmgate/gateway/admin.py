@@ -30,6 +30,7 @@ from llmgate.gateway.live import MOST_WATCHERS, Live
 from llmgate.gateway.live_views import Snapshot
 from llmgate.gateway.passing import Chat, Handed
 from llmgate.telemetry.metrics import Metrics
+from llmgate.telemetry.scrape import scrape
 
 FULL: dict[str, Any] = {"model": ErrorView, "description": "too many are watching already"}
 
@@ -82,7 +83,7 @@ def create_admin_app(
     @protected.get("/metrics", tags=["metrics"], response_class=Response, responses={401: ERRORS[401]})
     async def prometheus_metrics(request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics if asked for."""
-        body, content_type = metrics.render(request.headers.get("accept"))
+        body, content_type = await scrape(metrics, request.headers.get("accept"))
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
     app.include_router(protected)

@@ -20,6 +20,7 @@ from llmgate.gateway.intake import UNKNOWN_URL
 from llmgate.gateway.protocol import Serve
 from llmgate.gateway.proxy import Proxy
 from llmgate.telemetry.metrics import Metrics
+from llmgate.telemetry.scrape import scrape
 from llmgate.wire.headers import find
 from llmgate.wire.kinds import KINDS, ROUTES
 from llmgate.wire.openai import model_card, model_list
@@ -137,7 +138,7 @@ class App:
             await respond_error(send, RouteNotFound(UNKNOWN_URL), [])
             return
         accept = find(scope["headers"], b"accept")
-        page, content_type = self._metrics.render(accept.decode("latin-1") if accept else None)
+        page, content_type = await scrape(self._metrics, accept.decode("latin-1") if accept else None)
         await respond(send, 200, page, [(b"content-type", content_type.encode())])
 
     async def _models(self, scope: Scope, send: Send) -> None:

@@ -41,7 +41,7 @@ class DecisionsByPolicy:
         name = "llmgate_decisions_total"
         help = "Choices of an endpoint: the only candidate, the one of the lowest cost, or one of several that tied."
         yield exposition.header(name, "counter", help, openmetrics=openmetrics)
-        for policy, decisions in self._policies.items():
+        for policy, decisions in tuple(self._policies.items()):
             labels = exposition.labels(policy=policy)
             for choice in Decisions.__slots__:
                 yield f'{name}{{{labels},choice="{choice}"}} {getattr(decisions, choice)}\n'

@@ -125,7 +125,7 @@ class EndpointSeries:
         help = "Times that the endpoint's health has come to be in a state."
         yield exposition.header(name, "counter", help, openmetrics=openmetrics)
         for endpoint, labels in members:
-            for state, times in endpoint.health.times.items():
+            for state, times in tuple(endpoint.health.times.items()):
                 yield f'{name}{{{labels},state="{state.value}"}} {times}\n'
 
         name = "llmgate_endpoint_tokens_total"

@@ -4,7 +4,6 @@ locks twice). Safe because everything that observes runs on one event loop."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -49,18 +48,17 @@ class Histogram:
         """Of something that was observed."""
         self.exemplars[bisect_left(self._bounds, exemplar.value)] = exemplar
 
-    def lines(self, labels: str, *, openmetrics: bool = False) -> Iterator[str]:
-        """The series in text form; nothing before the first observation. Only OpenMetrics has exemplars."""
+    def text(self, labels: str, *, openmetrics: bool = False) -> str:
+        """The series' lines; nothing before the first observation. Only OpenMetrics has exemplars."""
         total = sum(self.counts)
         if not total:
-            return
+            return ""
         name = self.shape.name
         head = f'{name}_bucket{{{labels},le="'
-        exemplars = self.exemplars if openmetrics else {}
-        for index, (tail, count) in enumerate(zip(self.shape.tails, accumulate(self.counts), strict=True)):
-            if (seen := exemplars.get(index)) is None:
-                yield f"{head}{tail}{count}\n"
-            else:
-                yield f'{head}{tail}{count} # {{trace_id="{seen.trace_id}"}} {seen.value} {seen.at:.3f}\n'
-        yield f"{name}_count{{{labels}}} {total}\n"
-        yield f"{name}_sum{{{labels}}} {self.sum}\n"
+        lines = [
+            f"{head}{tail}{count}\n" for tail, count in zip(self.shape.tails, accumulate(self.counts), strict=True)
+        ]
+        if openmetrics:
+            for index, (value, trace_id, at) in self.exemplars.items():
+                lines[index] = f'{lines[index][:-1]} # {{trace_id="{trace_id}"}} {value} {at:.3f}\n'
+        return f"{''.join(lines)}{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {self.sum}\n"

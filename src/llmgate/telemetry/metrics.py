@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics_format
 
 from llmgate import __version__
 from llmgate.core.pool import EndpointPool
@@ -237,16 +235,13 @@ class Metrics:
         self._estimates = {model: histogram for model, histogram in self._estimates.items() if model in models}
         self.objectives.forget(endpoint, models.__contains__)
 
-    def render(self, accept: str | None = None) -> tuple[bytes, str]:
-        """The body of a scrape and its content type: OpenMetrics 1.0 if `accept` names it, else the text format."""
+    def pieces(self, *, openmetrics: bool) -> Iterator[str]:
+        """The text of a scrape, in pieces that take well below a millisecond each. Requests may end, and endpoints come
+        and go, between two of them."""
         self._take_in()
         self._forget_stragglers()
-        openmetrics = "application/openmetrics-text" in (accept or "")
-        own = "".join(self._lines(openmetrics)).encode()
-        if not openmetrics:
-            return own + generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
-        rest: bytes = openmetrics_format.generate_latest(self.registry)  # type: ignore[no-untyped-call]
-        return own + rest, openmetrics_format.CONTENT_TYPE_LATEST
+        yield from self._lines(openmetrics)
+        yield from exposition.pieces(self.registry, openmetrics=openmetrics)
 
     def _begin(self, model: str, endpoint: str) -> _Series:
         estimate = self._estimates.setdefault(model, Histogram(ESTIMATE))
@@ -261,15 +256,14 @@ class Metrics:
                 self.forget(endpoint)
 
     def _lines(self, openmetrics: bool) -> Iterator[str]:
-        everything = self._series.values()
+        everything = tuple(self._series.values())
 
         name = "llmgate_requests_total"
         yield exposition.header(
             name, "counter", "Requests that reached an endpoint, by the status of the answer.", openmetrics=openmetrics
         )
         for series in everything:
-            for code, count in series.codes.items():
-                yield f'{name}{{{series.labels},code="{code}"}} {count}\n'
+            yield "".join(f'{name}{{{series.labels},code="{code}"}} {count}\n' for code, count in series.codes.items())
 
         name = "llmgate_broken_answers_total"
         yield exposition.header(
@@ -287,7 +281,7 @@ class Metrics:
         ):
             yield exposition.header(shape.name, "histogram", shape.help, openmetrics=openmetrics)
             for labels, histogram in histograms:
-                yield from histogram.lines(labels, openmetrics=openmetrics)
+                yield histogram.text(labels, openmetrics=openmetrics)
 
         yield from self.objectives.lines(openmetrics)
         yield from self.decisions.lines(openmetrics)
@@ -328,19 +322,19 @@ class Metrics:
         yield exposition.header(
             name, "counter", "Attempts that failed and were tried again elsewhere.", openmetrics=openmetrics
         )
-        for (endpoint, reason), count in self._retries.items():
+        for (endpoint, reason), count in tuple(self._retries.items()):
             yield f"{name}{{{exposition.labels(endpoint=endpoint, reason=reason)}}} {count}\n"
 
         name = "llmgate_rejected_total"
         yield exposition.header(
             name, "counter", "Requests that the gateway answered itself, by reason.", openmetrics=openmetrics
         )
-        for reason, count in self._rejected.items():
+        for reason, count in tuple(self._rejected.items()):
             yield f"{name}{{{exposition.labels(reason=reason)}}} {count}\n"
 
         name = "llmgate_reloads_total"
         yield exposition.header(
             name, "counter", "Reloads of the configuration, by what became of them.", openmetrics=openmetrics
         )
-        for result, count in self._reloads.items():
+        for result, count in tuple(self._reloads.items()):
             yield f"{name}{{{exposition.labels(result=result)}}} {count}\n"

@@ -51,15 +51,15 @@ class Objectives:
     def lines(self, openmetrics: bool) -> Iterator[str]:
         for shape in (PREDICTED_TTFT, PREDICTED_TPOT):
             yield exposition.header(shape.name, "histogram", shape.help, openmetrics=openmetrics)
-            for (name, model, endpoint), histogram in self._predicted.items():
+            for (name, model, endpoint), histogram in tuple(self._predicted.items()):
                 if name == shape.name:
-                    yield from histogram.lines(exposition.labels(model=model, endpoint=endpoint))
+                    yield histogram.text(exposition.labels(model=model, endpoint=endpoint))
         name = "llmgate_slo_requests_total"
         yield exposition.header(
             name, "counter", "Requests with a target for one of their times, by whether it was met.",
             openmetrics=openmetrics,
         )  # fmt: skip
-        for (model, target, met), count in self._slo.items():
+        for (model, target, met), count in tuple(self._slo.items()):
             yield f"{name}{{{exposition.labels(model=model, target=target, met=str(met).lower())}}} {count}\n"
 
     def _observe(self, shape: Shape, model: str, endpoint: str, ratio: float) -> None:
