@@ -46,7 +46,7 @@ class Exchange:
     first_byte: float | None = None
     usage: Usage | None = None
     cause: TerminationCause | None = None  # of the last attempt's end
-    trace: Trace | None = None  # None where nothing is traced
+    trace: Trace | None = None  # if it is recorded
 
     def __init__(
         self, client: Client, headers: RequestHeaders, request_id: bytes, arrived: float, policy: Policy

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Protocol
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -32,7 +31,7 @@ from prometheus_client.registry import Collector
 
 from llmgate import __version__
 from llmgate.wire.headers import Header
-from llmgate.wire.traceparent import TRACEPARENT, parse_traceparent
+from llmgate.wire.traceparent import TRACEPARENT, parse_traceparent, without_trace
 
 logger = logging.getLogger("llmgate.tracing")
 
@@ -45,49 +44,8 @@ CLOSE_SECONDS = 3.0
 """How long the end of the process may wait for the last spans."""
 
 
-class Trace(Protocol):
-    """One request's part of a trace."""
-
-    @property
-    def trace_id(self) -> str | None:
-        """In hexadecimal; None if it is not recorded."""
-        ...
-
-    def attempt(self, name: str, attributes: Attributes) -> bytes:
-        """The request goes to an engine, which gets this `traceparent`."""
-        ...
-
-    def attempt_ended(self, attributes: Attributes, error: str | None) -> None:
-        """`error`: what kind it was."""
-        ...
-
-    def end(self, name: str, attributes: Attributes, error: str | None, first_token: float | None) -> None:
-        """`first_token`: seconds from its begin."""
-        ...
-
-
-class Unrecorded:
-    """It still has a `traceparent`, or the engine would begin a trace of its own."""
-
-    __slots__ = ("_traceparent",)
-
-    trace_id = None
-
-    def __init__(self, traceparent: bytes) -> None:
-        self._traceparent = traceparent
-
-    def attempt(self, name: str, attributes: Attributes) -> bytes:
-        return self._traceparent
-
-    def attempt_ended(self, attributes: Attributes, error: str | None) -> None:
-        pass
-
-    def end(self, name: str, attributes: Attributes, error: str | None, first_token: float | None) -> None:
-        pass
-
-
-class Recorded:
-    """A server span, and a client span for each attempt."""
+class Trace:
+    """One request's part of a trace that is recorded: a server span, and a client span for each attempt."""
 
     __slots__ = ("_attempt", "_span", "_tracing", "trace_id")
 
@@ -95,20 +53,23 @@ class Recorded:
         self._tracing = tracing
         self._span = span
         self._attempt: Span | None = None
-        self.trace_id: str | None = f"{span.get_span_context().trace_id:032x}"
+        self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
     def attempt(self, name: str, attributes: Attributes) -> bytes:
+        """The request goes to an engine, which gets this `traceparent`."""
         context = set_span_in_context(self._span)
         self._attempt = attempt = self._tracing.tracer.start_span(name, context, SpanKind.CLIENT, dict(attributes))
         mine = attempt.get_span_context()
         return b"00-%032x-%016x-01" % (mine.trace_id, mine.span_id)
 
     def attempt_ended(self, attributes: Attributes, error: str | None) -> None:
+        """`error`: what kind it was."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             self._finish(attempt, attributes, error)
 
     def end(self, name: str, attributes: Attributes, error: str | None, first_token: float | None) -> None:
+        """`first_token`: seconds from its begin."""
         span = self._span
         span.update_name(name)
         if first_token is not None and isinstance(span, ReadableSpan) and span.start_time is not None:
@@ -156,20 +117,26 @@ class Tracing(Collector):
         self._sample = sample
         self._random = Random()
 
-    def begin(self, headers: Iterable[Header]) -> Trace:
-        """Of a client's request with these headers."""
+    def begin(self, headers: list[Header]) -> Trace | None:
+        """Of a client's request with these headers, which are to go to the engine. None if it is not recorded; then
+        they tell the engine so, which would begin a trace of its own else."""
         given = [value for name, value in headers if name == TRACEPARENT]
         parent = parse_traceparent(given) if given else None
         if parent is None:
+            if given:
+                headers[:] = without_trace(headers)
             if self._random.random() < self._sample:
-                return Recorded(self, self.tracer.start_span("request", kind=SpanKind.SERVER))
-            ids = self._random.getrandbits(128) or 1, self._random.getrandbits(64) or 1
-            return Unrecorded(b"00-%032x-%016x-00" % ids)
+                return Trace(self, self.tracer.start_span("request", kind=SpanKind.SERVER))
+            headers.append((TRACEPARENT, b"00-%032x-%016x-00" % (self._some_id(128), self._some_id(64))))
+            return None
         if not parent.sampled:
-            return Unrecorded(given[0])
+            return None
         remote = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=TraceFlags(1))
         context = set_span_in_context(NonRecordingSpan(remote))
-        return Recorded(self, self.tracer.start_span("request", context, SpanKind.SERVER))
+        return Trace(self, self.tracer.start_span("request", context, SpanKind.SERVER))
+
+    def _some_id(self, bits: int) -> int:
+        return self._random.getrandbits(bits) or 1  # zero is none
 
     def hand_over(self, span: Span) -> None:
         """It has ended, and is exported unless too many are waiting."""

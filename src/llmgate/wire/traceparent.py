@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from llmgate.wire.headers import Header
@@ -34,9 +34,11 @@ def parse_traceparent(values: Sequence[bytes]) -> Parent | None:
     return Parent(trace_id, span_id, bool(int(flags, 16) & SAMPLED))
 
 
-def with_traceparent(headers: list[Header], traceparent: bytes) -> list[Header]:
-    """The headers for an engine, with this one in place of the client's, whose `tracestate` only stays with the trace
-    that it belongs to."""
-    same = any(name == TRACEPARENT and value[3:35] == traceparent[3:35] for name, value in headers)
-    kept = [each for each in headers if each[0] != TRACEPARENT and (same or each[0] != TRACESTATE)]
-    return [*kept, (TRACEPARENT, traceparent)]
+def without_trace(headers: Iterable[Header]) -> list[Header]:
+    """The headers without those of a trace."""
+    return [each for each in headers if each[0] not in (TRACEPARENT, TRACESTATE)]
+
+
+def with_traceparent(headers: Iterable[Header], traceparent: bytes) -> list[Header]:
+    """The headers with this one in place of that of the same trace which they may have."""
+    return [*(each for each in headers if each[0] != TRACEPARENT), (TRACEPARENT, traceparent)]
