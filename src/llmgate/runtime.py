@@ -47,6 +47,7 @@ from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
 from llmgate.probes.nvml import Nvml
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
+from llmgate.probes.periodic import sleep_on_grid
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.certificates import Certificate, CertificateCollector, Reminders
 from llmgate.telemetry.comparison import ComparisonCollector
@@ -137,7 +138,7 @@ class Gateway:
             health=config.health,
             scrape=config.scrape,
             clock=clock,
-            sleep=asyncio.sleep,
+            sleep=sleep_on_grid,
             rng=Random(),
             kv_events=KvEvents(self.scheduler.block_index),
         )

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from llmgate.probes.periodic import repeat
+from llmgate.probes.periodic import repeat, sleep_on_grid
 from tests.probes.fakes import ManualTime, settle
 
 
@@ -77,3 +77,19 @@ async def test_cancelling_ends_it_wherever_it_is(where: str) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_long_sleeps_end_together_and_short_ones_when_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(asyncio, "sleep", note)
+    for now in (1000.013, 1000.057, 1000.091):
+        monkeypatch.setattr(loop, "time", lambda now=now: now)
+        await sleep_on_grid(0.2)
+        await sleep_on_grid(1.0)
+    assert slept[::2] == pytest.approx([0.2] * 3)
+    assert slept[1::2] == pytest.approx([1.087, 1.043, 1.009])
