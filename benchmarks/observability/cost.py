@@ -196,9 +196,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home)
-            out.print(
-                f"idle, with {MANY} engines that are scraped each second: {100 * idle(folder, args.python):.1f} % of a core"
-            )
+            share = idle(folder, args.python)
+            out.print(f"idle, with {MANY} engines that are scraped each second: {100 * share:.1f} % of a core")
             rows = under_load(folder, args.python, args.rounds, args.seconds)
     finally:
         process.terminate()

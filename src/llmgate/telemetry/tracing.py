@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from random import Random
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -116,6 +117,8 @@ class Tracing(Collector):
         self.tracer = self._provider.get_tracer("llmgate", __version__)
         self._sample = sample
         self._random = Random()
+        self._run_id = self._random.getrandbits(64)  # ids of what is not recorded need to differ, and no more
+        self._numbers = count(1)
 
     def begin(self, headers: list[Header]) -> Trace | None:
         """Of a client's request with these headers, which are to go to the engine. None if it is not recorded; then
@@ -127,16 +130,14 @@ class Tracing(Collector):
                 headers[:] = without_trace(headers)
             if self._random.random() < self._sample:
                 return Trace(self, self.tracer.start_span("request", kind=SpanKind.SERVER))
-            headers.append((TRACEPARENT, b"00-%032x-%016x-00" % (self._some_id(128), self._some_id(64))))
+            number = next(self._numbers)
+            headers.append((TRACEPARENT, b"00-%016x%016x-%016x-00" % (self._run_id, number, number)))
             return None
         if not parent.sampled:
             return None
         remote = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=TraceFlags(1))
         context = set_span_in_context(NonRecordingSpan(remote))
         return Trace(self, self.tracer.start_span("request", context, SpanKind.SERVER))
-
-    def _some_id(self, bits: int) -> int:
-        return self._random.getrandbits(bits) or 1  # zero is none
 
     def hand_over(self, span: Span) -> None:
         """It has ended, and is exported unless too many are waiting."""
@@ -150,8 +151,8 @@ class Tracing(Collector):
         family = CounterMetricFamily(
             "llmgate_trace_spans", "Spans by what became of them; dropped: too many were waiting.", labels=("result",)
         )
-        for result, count in self.counts.items():
-            family.add_metric((result,), count)
+        for result, spans in self.counts.items():
+            family.add_metric((result,), spans)
         yield family
 
     async def close(self) -> None:
