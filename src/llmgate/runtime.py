@@ -42,10 +42,8 @@ from llmgate.gateway.proxy import Destination, Proxy
 from llmgate.gateway.server import Server, Switch, bind
 from llmgate.gateway.snapshots import Snapshots
 from llmgate.gateway.tls import Listeners, destination_of, listeners_of, warn_of_unchecked
-from llmgate.probes.gpus import GpuWatch
 from llmgate.probes.kv_events import KvEvents
 from llmgate.probes.monitor import Monitor
-from llmgate.probes.nvml import Nvml
 from llmgate.probes.page import MAX_PAGE_BYTES, Page
 from llmgate.probes.periodic import sleep_on_grid
 from llmgate.telemetry.access_log import AccessLog, DroppedCollector
@@ -107,10 +105,7 @@ class Gateway:
         self._destinations = destinations
         self.metrics = Metrics(self.pool, clock)
         self.gpus = Gpus(self.pool, wiring.node(config), wiring.gpu_policy(config))
-        self._gpu_watch: GpuWatch | None = None
-        if config.gpus.nvml != "off":
-            nvml = Nvml(wiring.node(config), clock)
-            self._gpu_watch = GpuWatch(nvml, config.gpus.interval, self._take_in_gpus)
+        self._gpu_watches = wiring.gpu_watches(config, self._take_in_gpus, clock)
         self._intake = Intake(self.scheduler, wiring.load_tokenizers(config))
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -190,8 +185,8 @@ class Gateway:
         self.fleet.watch()
         self._pulse.start()
         self.live.start()
-        if self._gpu_watch is not None:
-            self._gpu_watch.start()
+        for watch in self._gpu_watches:
+            watch.start()
         stopping = asyncio.create_task(self._stopping.wait())
         servers = [asyncio.create_task(self._admin.run_until_stopped())]
         if self._watch is not None:
@@ -210,8 +205,8 @@ class Gateway:
         finally:
             self._pulse.stop()
             self.live.stop()
-            if self._gpu_watch is not None:
-                await self._gpu_watch.stop()
+            for watch in self._gpu_watches:
+                await watch.stop()
             stopping.cancel()
             for task in (*servers, *self._tasks):
                 task.cancel()
@@ -409,8 +404,8 @@ class Gateway:
             if self.config.reload.watch and await asyncio.to_thread(watch.changed):
                 await self._reload_and_tell()
 
-    def _take_in_gpus(self, readings: Sequence[GpuReading]) -> None:
-        for gpu, state, reason in self.gpus.take_in(readings):
+    def _take_in_gpus(self, node: str, readings: Sequence[GpuReading]) -> None:
+        for gpu, state, reason in self.gpus.take_in(node, readings):
             level = logging.INFO if state is GpuState.OK else logging.WARNING
             logger.log(
                 level, "GPU %s of %s (%s) is %s: %s", gpu.label, gpu.node, gpu.name, state.value, reason or "well"

@@ -7,7 +7,8 @@ import math
 import resource
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,9 @@ from llmgate.gateway.cors import Cors
 from llmgate.gateway.edits import EditRules
 from llmgate.gateway.gate import Limits
 from llmgate.gateway.proxy import ProxySettings
+from llmgate.probes.gpu_exporters import Deliver, ExporterWatch
+from llmgate.probes.gpus import GpuWatch
+from llmgate.probes.nvml import Nvml
 from llmgate.routing import rivals
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
@@ -45,6 +49,7 @@ FIXED = (
     ("gpus", "nvml"),
     ("gpus", "node"),
     ("gpus", "interval"),
+    ("gpus", "exporters"),
     *(("tracing", key) for key in TracingConfig.model_fields),
 )
 
@@ -60,6 +65,16 @@ def fixed_changes(running: Config, wanted: Config) -> Iterator[str]:
 def node(config: Config) -> str:
     """What this machine is called."""
     return config.gpus.node or socket.gethostname()
+
+
+def gpu_watches(config: Config, deliver: Deliver, clock: Callable[[], float]) -> list[GpuWatch | ExporterWatch]:
+    """Whoever looks at GPUs: at this machine's own, and at what other nodes' exporters tell."""
+    settings = config.gpus
+    watches: list[GpuWatch | ExporterWatch] = []
+    if settings.nvml != "off":
+        watches.append(GpuWatch(Nvml(node(config), clock), settings.interval, partial(deliver, node(config))))
+    others = [ExporterWatch(each.node, each.url, settings.interval, deliver, clock) for each in settings.exporters]
+    return [*watches, *others]
 
 
 def gpu_policy(config: Config) -> GpuPolicy:
@@ -159,6 +174,7 @@ def spec(endpoint: EndpointConfig) -> EndpointSpec:
         if weight is None:
             logger.warning("%s: no weight is known for the GPU %r; it counts as 1.0", endpoint.name, endpoint.gpu)
             weight = float(count)
+        weight *= endpoint.gpu_share
     models = endpoint.models
     return EndpointSpec(
         name=endpoint.name,
@@ -172,6 +188,7 @@ def spec(endpoint: EndpointConfig) -> EndpointSpec:
         gpus=tuple(endpoint.gpus or ()),
         labels=endpoint.labels,
         kv_events=_kv_events(endpoint),
+        weight_stated=endpoint.weight is not None,
     )
 
 

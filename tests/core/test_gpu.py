@@ -83,3 +83,13 @@ def test_it_is_never_worse_than_what_was_shown_nor_better_without_proof(
             last = readings[number + 1 - rise : number + 1]
             assert len(last) == rise
             assert all(RANK[health.judge(each)[0]] < RANK[before] for each in last)
+
+
+def test_a_fatal_xid_fails_it_at_once_and_an_applications_own_does_not() -> None:
+    health = GpuHealth(GpuPolicy(fall=3, rise=2))
+    gpu = Gpu("n", 0, "u", "H100")
+    assert not health.observe(GpuReading(gpu, 1.0, xid=31))
+    assert health.observe(GpuReading(gpu, 2.0, xid=79))
+    assert (health.state, health.reason) == (GpuState.FAILED, "XID 79: it has fallen off the bus")
+    assert not health.observe(GpuReading(gpu, 3.0))
+    assert health.observe(GpuReading(gpu, 4.0))

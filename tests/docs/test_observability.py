@@ -58,7 +58,7 @@ def busy_metrics() -> str:
     endpoint.spec = replace(endpoint.spec, gpus=[0])
     gpus = Gpus(endpoints, "n")
     numbers: dict[str, Any] = dict.fromkeys(GpuReading.__dataclass_fields__, 1)
-    gpus.take_in([GpuReading(**numbers | {"gpu": Gpu("n", 0, "u", "H100"), "lost": "", "throttled": {"idle"}})])
+    gpus.take_in("n", [GpuReading(**numbers | {"gpu": Gpu("n", 0, "u", "H100"), "lost": "", "throttled": {"idle"}})])
     metrics.registry.register(GpuCollector(gpus, endpoints))
     compared = Comparison("p", {}, lambda *_: None, Random(0), failed=lambda *_: None)
     metrics.registry.register(ComparisonCollector(lambda: compared))

@@ -178,7 +178,7 @@ def test_a_snapshot_tells_of_an_endpoint_what_the_gateway_and_the_engine_know() 
     reading = GpuReading(
         Gpu("here", 0, "GPU-1", "H100"), NOW, utilization=0.9, memory_used=7, memory_total=8, temperature=60, power=500
     )
-    gpus.take_in([reading])
+    gpus.take_in(reading.gpu.node, [reading])
     decision = scheduler.schedule(make.request(), NOW - 1)
     scheduler.book(make.request(100, 50), decision, NOW - 1)
     snapshot = snapshots_of(scheduler, lambda: NOW, gpus).take(history=False)

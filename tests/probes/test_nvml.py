@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmgate.core.gpu import Gpu
-from llmgate.probes.nvml import NoDriver, Nvml
+from llmgate.probes.nvml import XID_SECONDS, NoDriver, Nvml
 from tests.support.nvml import H100, Driver
 
 
@@ -109,3 +109,18 @@ def test_what_lies_between_two_gpus(driver: Driver) -> None:
 def test_without_a_driver_it_says_so(driver: Driver) -> None:
     with pytest.raises(NoDriver, match="Driver Not Loaded"), Nvml("here"):
         pass
+
+
+def test_a_fatal_error_is_heard_and_held_against_it_for_a_while(driver: Driver) -> None:
+    now = [100.0]
+    driver.says(gpu0={**H100, "uuid": "GPU-1"}, gpu1={**H100, "uuid": "GPU-2"})
+    with Nvml("n", lambda: now[0]) as nvml:
+        assert [each.xid for each in nvml.read()] == [None, None]
+        driver.says(gpu1={"xid": 31})  # an application's own
+        assert [each.xid for each in nvml.read()] == [None, None]
+        driver.says(gpu1={"xid": 79})
+        assert [each.xid for each in nvml.read()] == [None, 79]
+        now[0] += XID_SECONDS - 1
+        assert [each.xid for each in nvml.read()] == [None, 79]
+        now[0] += 2
+        assert [each.xid for each in nvml.read()] == [None, None]

@@ -15,12 +15,34 @@ from llmgate.probes.nvml import NoDriver, Nvml
 GIB = 2**30
 
 
-@click.command(epilog="\b\nExamples:\n  llmgate gpus\n  llmgate gpus --json -")
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise click.BadParameter("must be PORT, or HOST:PORT as in 0.0.0.0:9401")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  llmgate gpus\n  llmgate gpus --json -\n  llmgate gpus --serve 0.0.0.0:9401 --node gpu-box"
+)
 @click.option("--json", "json_file", metavar="FILE", help="Write JSON there (- is standard output).")
-def gpus(json_file: str | None) -> None:
+@click.option(
+    "--serve",
+    "address",
+    metavar="[HOST:]PORT",
+    callback=_address,
+    help="Tell gateways on other machines (gpus.exporters) and Prometheus of them, until stopped. HOST: 127.0.0.1.",
+)
+@click.option("--node", default=socket.gethostname, show_default="host name", help="What this machine is called.")
+def gpus(json_file: str | None, address: tuple[str, int] | None, node: str) -> None:
     """Show the NVIDIA GPUs of this machine: what they are, how they are, what lies between them."""
     try:
-        with Nvml(socket.gethostname()) as nvml:
+        if address is not None:
+            _serve(node, *address)
+            return
+        with Nvml(node) as nvml:
             readings, links, driver = nvml.read(), nvml.topology(), nvml.driver
     except NoDriver as error:
         click.echo(f"llmgate: the GPUs of this machine cannot be read: {error}", err=True)
@@ -33,6 +55,15 @@ def gpus(json_file: str | None) -> None:
         to_file(json_file, json.dumps(content, indent=2).encode() + b"\n")
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _serve(node: str, host: str, port: int) -> None:
+    """Raises NoDriver."""
+    from llmgate.cli.gpus_server import serve
+    from llmgate.telemetry import app_log
+
+    app_log.set_up("info", "auto")
+    serve(node, host, port)
 
 
 def _as_json(reading: GpuReading) -> dict[str, Any]:

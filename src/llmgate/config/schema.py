@@ -52,6 +52,13 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _exporter_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or _has_blanks(url) or parts.username:
+        raise ValueError("must be the URL of the exporter's page, as in http://gpu-box:9400/metrics")
+    return url
+
+
 def _collector(url: str) -> str:
     if url and urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("must be the http:// or https:// URL of an OTLP collector, as in http://localhost:4318")
@@ -240,6 +247,8 @@ class EndpointConfig(Section):
     labels: dict[str, str] = Field(default_factory=dict)
     node: str | None = None
     gpus: list[int | str] | None = None
+    gpu_share: float = Field(default=1.0, gt=0, le=1)
+    """The part of them that it has where others take turns on them; MIG instances say theirs themselves."""
     api_key: Secret = SecretStr("")
     tls: EndpointTls | None = None
     tls_ca: Path | None = None
@@ -413,6 +422,11 @@ class GpuHealthConfig(Section):
     """Good ones in a row that make it well again."""
 
 
+class GpuExporter(Section):
+    node: Name
+    url: Annotated[str, AfterValidator(_exporter_url)]
+
+
 class GpusConfig(Section):
     nvml: Annotated[Literal["auto", "off"], BeforeValidator(_switch)] = "auto"
     """Watch the GPUs of this machine, if it has any."""
@@ -420,6 +434,17 @@ class GpusConfig(Section):
     """What `endpoints[].node` calls this machine; default: its host name."""
     interval: Seconds = 1.0
     health: GpuHealthConfig = GpuHealthConfig()
+    exporters: list[GpuExporter] = Field(default_factory=list)
+    """Where the GPUs of other nodes are told of."""
+
+    @model_validator(mode="after")
+    def _told_once(self) -> GpusConfig:
+        for node, count in Counter(each.node for each in self.exporters).items():
+            if count > 1:
+                raise ValueError(f"exporters: {count} of them are of the node {node!r}")
+            if node == self.node and self.nvml != "off":
+                raise ValueError(f"exporters: {node!r} is this machine, whose GPUs are read anyway, or set nvml: off")
+        return self
 
 
 class UsageConfig(Section):

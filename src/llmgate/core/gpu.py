@@ -49,7 +49,34 @@ class GpuReading:
     pcie_sent: int | None = None  # bytes a second
     pcie_received: int | None = None
     processes: int | None = None
+    xid: int | None = None  # the driver's number of its last error, as long as whoever looked holds it against it
 
+
+FATAL_XIDS = {
+    48: "a double-bit memory error",
+    64: "a row of its memory could not be replaced",
+    74: "an NVLink error",
+    79: "it has fallen off the bus",
+    95: "an uncontained memory error",
+    119: "its system processor does not answer",
+    120: "its system processor has failed",
+    140: "an unrecovered memory error",
+}
+"""Errors after which NVIDIA's catalogue (https://docs.nvidia.com/deploy/xid-errors/) wants the GPU or the machine to be
+reset. Others are the application's own, or are contained in it."""
+
+REASON_BITS = {
+    0x1: "idle",
+    0x2: "clocks_setting",
+    0x4: "power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal",
+    0x40: "hw_thermal",
+    0x80: "power_brake",
+    0x100: "display",
+}
+"""NVML's nvmlClocksEventReason… (nvml.h), which DCGM hands on."""
 
 SLOWED = frozenset({"sw_thermal", "hw_thermal", "hw_slowdown"})
 """Reasons of `throttled` for which clocks fall far: heat, and the hardware's own protection, which halves them at the
@@ -72,8 +99,8 @@ class GpuPolicy:
 
     `full` is off: vLLM and SGLang take 90 % of the memory at their start, so that it says nothing of their load.
     `ecc_total`: corrected and uncorrected errors in its life, off as well, for what is many depends on the model.
-    `fall` readings in a row that show the same make it so, `rise` good ones make it well again; what is lost is lost at
-    once.
+    `fall` readings in a row that show the same make it so, `rise` good ones make it well again; what is lost, or has
+    had a fatal XID, is so at once.
     """
 
     hot: float = 85.0  # °C
@@ -103,7 +130,7 @@ class GpuHealth:
             self._clean = 0
             self._seen = self._seen + 1 if shown is self._worse else 1
             self._worse = shown
-            if self._seen >= self.policy.fall or reading.lost:
+            if self._seen >= self.policy.fall or reading.lost or reading.xid in FATAL_XIDS:
                 return self._enter(shown, reason)
             return False
         self._seen, self._worse = 0, GpuState.OK
@@ -119,6 +146,8 @@ class GpuHealth:
         policy = self.policy
         if reading.lost:
             return GpuState.FAILED, reading.lost
+        if reading.xid in FATAL_XIDS:
+            return GpuState.FAILED, f"XID {reading.xid}: {FATAL_XIDS[reading.xid]}"
         if reading.ecc_uncorrected_now:
             errors = reading.ecc_uncorrected_now
             return GpuState.FAILED, f"{errors} uncorrectable memory errors since the driver was loaded"

@@ -38,9 +38,9 @@ class Gpus:
             for health in self._healths.values():
                 health.policy = policy
 
-    def take_in(self, readings: Sequence[GpuReading]) -> list[tuple[Gpu, GpuState, str]]:
-        """What a look at the GPUs has shown; nothing at all: none is known any more. Returns those whose state has
-        changed, with the reason."""
+    def take_in(self, node: str, readings: Sequence[GpuReading]) -> list[tuple[Gpu, GpuState, str]]:
+        """What a look at the GPUs of a node has shown; nothing at all: none of them is known any more. Returns those
+        whose state has changed, with the reason."""
         changed = []
         for reading in readings:
             uuid = reading.gpu.uuid
@@ -51,8 +51,9 @@ class Gpus:
             if health.observe(reading):
                 changed.append((reading.gpu, health.state, health.reason))
         now = max((reading.at for reading in readings), default=inf)
-        for uuid in [uuid for uuid, reading in self._readings.items() if now - reading.at > LIFETIME]:
-            del self._readings[uuid], self._healths[uuid]
+        for uuid, reading in tuple(self._readings.items()):
+            if reading.gpu.node == node and now - reading.at > LIFETIME:
+                del self._readings[uuid], self._healths[uuid]
         self._apply()
         return changed
 
@@ -64,7 +65,8 @@ class Gpus:
         for endpoint in self._pool:
             if not endpoint.spec.gpus:
                 continue
-            worst = _worst(health for _, health in self.of(endpoint))
+            own = self.of(endpoint)
+            worst = _worst(health for _, health in own)
             if worst is not None and worst.state is GpuState.FAILED:
                 self._held.add(endpoint)
                 endpoint.health.hold(f"GPU: {worst.reason}")
@@ -72,6 +74,8 @@ class Gpus:
                 self._held.discard(endpoint)
                 endpoint.health.release()
             part = DEGRADED_SHARE if worst is not None and worst.state is GpuState.DEGRADED else 1.0
+            if not endpoint.spec.weight_stated:
+                part *= _share(endpoint.spec, [reading.gpu for reading, _ in own])
             if endpoint.derating != part:
                 self._pool.derate(endpoint, part)
         self._held.intersection_update(self._pool)
@@ -82,6 +86,13 @@ def runs_on(spec: EndpointSpec, gpu: Gpu, here: str) -> bool:
     if gpu.node != (spec.node or here):
         return False
     return any(each == gpu.index if isinstance(each, int) else each in (gpu.uuid, gpu.label) for each in spec.gpus)
+
+
+def _share(spec: EndpointSpec, gpus: Sequence[Gpu]) -> float:
+    """The part that an endpoint has of as many whole GPUs as it names."""
+    if all(gpu.mig is None for gpu in gpus):
+        return 1.0
+    return min(sum(gpu.share for gpu in gpus) / len(spec.gpus), 1.0)
 
 
 def _worst(healths: Iterable[GpuHealth]) -> GpuHealth | None:

@@ -196,6 +196,7 @@ class EndpointSpec:
     node: str | None = None
     gpus: Sequence[int | str] = ()  # of the node: indices or UUIDs
     kv_events: KvEventSource | Literal["auto", "off"] = "auto"  # auto: where the engine says itself
+    weight_stated: bool = False  # and not made of the GPUs that it has: then it holds whatever part of them it has
 
 
 @dataclass(slots=True, eq=False)
@@ -217,7 +218,7 @@ class Endpoint:
     adapters: Mapping[str, str] = field(default_factory=dict)  # LoRA adapters among them → the model that each adapts
     metrics: EndpointMetrics | None = None
     draining: bool = False
-    derating: float = 1.0  # the part of its weight that is left to it while one of its GPUs is not well
+    derating: float = 1.0  # the part of its weight that it has: slices of GPUs, or one that is not well
     busy_until: float = -math.inf  # it answered that it is full: others first until then
 
     def __post_init__(self) -> None:

@@ -5,25 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import pynvml
 
-from llmgate.core.gpu import Gpu, GpuReading
+from llmgate.core.gpu import FATAL_XIDS, REASON_BITS, Gpu, GpuReading
 
 T = TypeVar("T")
-
-REASONS = {
-    pynvml.nvmlClocksEventReasonGpuIdle: "idle",
-    pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "clocks_setting",
-    pynvml.nvmlClocksEventReasonSwPowerCap: "power_cap",
-    pynvml.nvmlClocksEventReasonHwSlowdown: "hw_slowdown",
-    pynvml.nvmlClocksEventReasonSyncBoost: "sync_boost",
-    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "sw_thermal",
-    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hw_thermal",
-    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power_brake",
-    pynvml.nvmlClocksEventReasonDisplayClockSetting: "display",
-}
 
 GONE = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
 """Errors after which there is no more to be had of a GPU until somebody sees to it. Any other says nothing of the GPU:
@@ -40,6 +29,10 @@ LINKS = {
 """What lies between two GPUs, nearest first; `nvidia-smi topo -m` calls them PSB, PIX, PXB, PHB, NODE and SYS."""
 
 
+XID_SECONDS = 600.0
+"""For how long a fatal error is held against a GPU. It needs a reset; by then it has had one, or shows otherwise."""
+
+
 class NoDriver(Exception):
     """There is no NVIDIA driver here, or it does not work; the text says which."""
 
@@ -51,12 +44,16 @@ class Nvml:
         self._node = node
         self._clock = clock
         self._known: dict[int, list[tuple[Gpu, Any]]] = {}  # by index: the GPU, or its instances, with their handles
+        self._events: Any = None  # the driver's set of them, if it has such
+        self._heard: set[int] = set()  # indices of the GPUs that are listened to
+        self._xids: dict[int, tuple[int, float]] = {}  # by index: the last fatal one, and when it came
 
     def __enter__(self) -> Self:
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise NoDriver(str(error)) from None
+        self._events = _told(pynvml.nvmlEventSetCreate)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,6 +70,7 @@ class Nvml:
             count: int = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError:
             return []
+        self._hear_errors()
         readings: list[GpuReading] = []
         for index in range(count):
             readings += self._read_one(index)
@@ -93,9 +91,25 @@ class Nvml:
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             members = self._known[index] = self._members(index, handle)
-            return [_reading(gpu, handle, own, now) for gpu, own in members]
+            self._listen_to(index, handle)
+            xid, heard_at = self._xids.get(index, (None, now))
+            if now - heard_at > XID_SECONDS:
+                xid = None
+            return [replace(_reading(gpu, handle, own, now), xid=xid) for gpu, own in members]
         except pynvml.NVMLError as error:
             return self._lost(index, str(error)) if error.value in GONE else []
+
+    def _listen_to(self, index: int, handle: Any) -> None:
+        if self._events is not None and index not in self._heard:
+            self._heard.add(index)
+            _told(pynvml.nvmlDeviceRegisterEvents, handle, pynvml.nvmlEventTypeXidCriticalError, self._events)
+
+    def _hear_errors(self) -> None:
+        """What the driver has to say since the last time; it does not wait for more."""
+        while self._events is not None and (event := _told(pynvml.nvmlEventSetWait_v2, self._events, 0)) is not None:
+            index, xid = _told(pynvml.nvmlDeviceGetIndex, event.device), int(event.eventData)
+            if index is not None and xid in FATAL_XIDS:
+                self._xids[index] = xid, self._clock()
 
     def _lost(self, index: int, why: str) -> list[GpuReading]:
         now = self._clock()
@@ -166,7 +180,7 @@ def _reading(gpu: Gpu, handle: Any, own: Any, now: float) -> GpuReading:
         power_limit=None if limit is None else limit / 1e3,
         sm_clock=None if sm is None else sm * 1e6,
         memory_clock=None if memory_clock is None else memory_clock * 1e6,
-        throttled=None if reasons is None else frozenset(name for bit, name in REASONS.items() if reasons & bit),
+        throttled=None if reasons is None else frozenset(name for bit, name in REASON_BITS.items() if reasons & bit),
         ecc_corrected=_ecc(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, pynvml.NVML_AGGREGATE_ECC),
         ecc_uncorrected=_ecc(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_AGGREGATE_ECC),
         ecc_uncorrected_now=_ecc(handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC),

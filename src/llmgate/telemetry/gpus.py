@@ -56,6 +56,7 @@ class GpuCollector(Collector):
         state = GaugeMetricFamily(
             "llmgate_gpu_state", "1 for the state that it is in: ok, degraded, failed.", labels=[*LABELS, "state"]
         )
+        xid = GaugeMetricFamily("llmgate_gpu_xid", "Number of its last XID error, while it counts.", labels=LABELS)
         for reading, health in watched:
             labels = _labels(reading)
             _add(clock, labels, sm=reading.sm_clock, memory=reading.memory_clock)
@@ -63,7 +64,9 @@ class GpuCollector(Collector):
             _add(pcie, labels, tx=reading.pcie_sent, rx=reading.pcie_received)
             _add(ecc, labels, corrected=reading.ecc_corrected, uncorrected=reading.ecc_uncorrected)
             _add(state, labels, **{each.value: float(health.state is each) for each in GpuState})
-        yield from (clock, throttled, pcie, ecc, state)
+            if reading.xid is not None:
+                xid.add_metric(labels, reading.xid)
+        yield from (clock, throttled, pcie, ecc, state, xid)
         info = GaugeMetricFamily(
             "llmgate_gpu_endpoint_info", "1 for each GPU that an endpoint runs on.", labels=[*LABELS, "endpoint"]
         )
