@@ -70,6 +70,7 @@ class EndpointPool:
         """Forget a member. Charges on it settle on the object itself; a namesake added later starts at zero."""
         endpoint = self._endpoints.pop(name, None)
         if endpoint is not None:
+            endpoint.member = False
             self._serving.pop(endpoint, None)
         self._changed()
         return endpoint

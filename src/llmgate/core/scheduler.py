@@ -247,7 +247,7 @@ class Scheduler:
             if charge.request.stream:
                 explanation.observed_ttft = now - charge.booked_at
         if self._hears_answers or audience is not None:
-            if self.pool.get(charge.endpoint.name) is not charge.endpoint:
+            if not charge.endpoint.member:
                 return
             self._router.answered(charge.request, charge.endpoint, now)
             if audience is not None:
@@ -285,7 +285,7 @@ class Scheduler:
         explanation = charge.explanation
         if explanation is not None and explanation.observed_ttft is not None:
             self._observe(charge, explanation, explanation.observed_ttft, usage if good else None, now)
-        if self.pool.get(charge.endpoint.name) is charge.endpoint:  # else all that was known of it is forgotten
+        if charge.endpoint.member:
             if good and charge.request.prefix:
                 self._uses(charge.endpoint, charge.request, 0 if usage is None else usage.completion_tokens)
             if good and self._hears_good_ends:
@@ -311,7 +311,7 @@ class Scheduler:
 
     def _forget_cache(self, endpoint: Endpoint) -> None:
         """It takes no connections, so its process has ended, and its cache with it. Events tell of that themselves."""
-        if self.pool.get(endpoint.name) is endpoint:  # else its slot may be another's by now
+        if endpoint.member:  # else its slot may be another's by now
             self._forget(endpoint.slot)
 
     def _forget(self, slot: int) -> None:
@@ -324,7 +324,7 @@ class Scheduler:
         """Hold a prediction against what came of it. `usage`: of a whole answer."""
         if usage is not None and usage.completion_tokens > 1:
             explanation.observed_tpot = (now - charge.booked_at - ttft) / (usage.completion_tokens - 1)
-        if explanation.predicted is not None and self.pool.get(charge.endpoint.name) is charge.endpoint:
+        if explanation.predicted is not None and charge.endpoint.member:
             self._router.observed(charge.endpoint, explanation.predicted, ttft, explanation.observed_tpot)
 
     def _learn(self, request: InferenceRequest, usage: Usage) -> None:

@@ -219,6 +219,7 @@ class Endpoint:
     metrics: EndpointMetrics | None = None
     draining: bool = False
     derating: float = 1.0  # the part of its weight that it has: slices of GPUs, or one that is not well
+    member: bool = True  # of its pool; False once it has left, and all that was known of it is forgotten
     busy_until: float = -math.inf  # it answered that it is full: others first until then
 
     def __post_init__(self) -> None:

@@ -61,8 +61,9 @@ def route_of(target: bytes) -> str:
 
 
 def _session(exchange: Exchange, request: InferenceRequest | None, log: AccessLog) -> str | None:
-    key = None if request is None else request.session
-    if key is None:
+    if request is not None:
+        key = request.session
+    else:  # it was not understood, so nobody has looked
         header = find(exchange.client.headers, b"x-session-id")
         key = header.decode("latin-1") if header else None
     return None if key is None else log.session(key)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from random import Random
 
 import httpx2
 
 from llmgate.core.gpu import GpuReading
 from llmgate.core.gpus import LIFETIME
+from llmgate.probes.periodic import repeat
 from llmgate.wire.gpu_pages import NoGpuPage, parse_readings
 
 LONGEST = 5.0
@@ -33,28 +35,25 @@ class ExporterWatch:
         self._interval = interval
         self._deliver = deliver
         self._clock = clock
+        self._client = httpx2.AsyncClient(timeout=LONGEST, trust_env=False)
         self._task: asyncio.Task[None] | None = None
         self._failed = ""
         self._read_at = clock()
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._watch())
+        look = repeat(f"GPUs of {self._node}", self._look, lambda: self._interval, sleep=asyncio.sleep, rng=Random())
+        self._task = asyncio.create_task(look)
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._client.aclose()
 
-    async def _watch(self) -> None:
-        async with httpx2.AsyncClient(timeout=LONGEST, trust_env=False) as client:
-            while True:
-                await self._look(client)
-                await asyncio.sleep(self._interval)
-
-    async def _look(self, client: httpx2.AsyncClient) -> None:
+    async def _look(self) -> None:
         at = self._clock()
         try:
-            answer = await client.get(self._url)
+            answer = await self._client.get(self._url)
             if answer.status_code != httpx2.codes.OK:
                 raise NoGpuPage(f"it answers {answer.status_code}")
             readings = parse_readings(answer.content, self._node, at)
