@@ -66,6 +66,8 @@ async def test_what_gpus_say_is_in_the_metrics_and_joins_with_endpoints(driver: 
             series("throttled", reason="hw_thermal"): 1,
             series("ecc_errors_total", kind="corrected"): 3,
             series("pcie_bytes_per_second", direction="tx"): 1.2e6,
+            series("nvlink_bytes_total", direction="tx"): 18 * 5_000_000_000 * 1024,
+            series("nvlink_bytes_total", direction="rx"): 18 * 1_000 * 1024,
             series("endpoint_info", endpoint="a"): 1,
         }.items():
             assert await served.metric(name) == value, name

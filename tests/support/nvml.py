@@ -34,6 +34,9 @@ H100 = {
     "remap_pending": 0,
     "pcie_sent_kb": 1200,
     "pcie_received_kb": 800,
+    "nvlinks": 18,
+    "nvlink_sent_kib": 5_000_000_000,
+    "nvlink_received_kib": 1_000,
     "processes": 2,
     "topology": 10,
 }

@@ -171,3 +171,18 @@ int nvmlEventSetWait_v2(void *set, event *found, uint milliseconds) {
     }
     return TIMEOUT;
 }
+
+/* Of each of its `nvlinks` links the same: `nvlink_sent_kib` and `nvlink_received_kib`. */
+typedef struct { uint field, scope; long long at, took; int type, status; ull value; } field_value;
+
+int nvmlDeviceGetFieldValues(handle of, int count, field_value *values) {
+    uint links = 0;
+    int status = uint_of(of, "nvlinks", &links);
+    if (status == LOST) return status;
+    for (int each = 0; each < count; each++) {
+        field_value *now = values + each;
+        now->status = NOT_SUPPORTED;
+        if (now->scope < links) now->status = ull_of(of, now->field == 138 ? "nvlink_sent_kib" : "nvlink_received_kib", &now->value);
+    }
+    return OK;
+}

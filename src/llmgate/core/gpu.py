@@ -48,6 +48,8 @@ class GpuReading:
     remap_failed: bool | None = None
     pcie_sent: int | None = None  # bytes a second
     pcie_received: int | None = None
+    nvlink_sent: int | None = None  # bytes, all links together, since the driver was loaded
+    nvlink_received: int | None = None
     processes: int | None = None
     xid: int | None = None  # the driver's number of its last error, as long as whoever looked holds it against it
 

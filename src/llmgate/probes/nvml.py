@@ -167,6 +167,7 @@ def _reading(gpu: Gpu, handle: Any, own: Any, now: float) -> GpuReading:
     remapped = _told(pynvml.nvmlDeviceGetRemappedRows, handle)
     sent = _told(pynvml.nvmlDeviceGetPcieThroughput, handle, pynvml.NVML_PCIE_UTIL_TX_BYTES)
     received = _told(pynvml.nvmlDeviceGetPcieThroughput, handle, pynvml.NVML_PCIE_UTIL_RX_BYTES)
+    over_links = _nvlink(handle)
     processes = _told(pynvml.nvmlDeviceGetComputeRunningProcesses, own)
     return GpuReading(
         gpu,
@@ -188,12 +189,26 @@ def _reading(gpu: Gpu, handle: Any, own: Any, now: float) -> GpuReading:
         remap_failed=None if remapped is None else bool(remapped[3]),
         pcie_sent=None if sent is None else sent * 1000,
         pcie_received=None if received is None else received * 1000,
+        nvlink_sent=over_links[0],
+        nvlink_received=over_links[1],
         processes=None if processes is None else len(processes),
     )
 
 
 def _ecc(handle: Any, kind: int, counter: int) -> int | None:
     return _told(pynvml.nvmlDeviceGetTotalEccErrors, handle, kind, counter)
+
+
+def _nvlink(handle: Any) -> tuple[int | None, int | None]:
+    """Bytes sent and received, of all links that there are; each has counters of its own, in KiB."""
+    links = range(pynvml.NVML_NVLINK_MAX_LINKS)
+    kinds = (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX)
+    values = _told(pynvml.nvmlDeviceGetFieldValues, handle, [(kind, link) for kind in kinds for link in links]) or ()
+    sent, received = (
+        [each.value.ullVal for each in values if each.fieldId == kind and each.nvmlReturn == pynvml.NVML_SUCCESS]
+        for kind in kinds
+    )
+    return (sum(sent) * 1024 if sent else None), (sum(received) * 1024 if received else None)
 
 
 def _between(one: Any, other: Any) -> str:

@@ -52,6 +52,9 @@ class GpuCollector(Collector):
         pcie = GaugeMetricFamily(
             "llmgate_gpu_pcie_bytes_per_second", "Traffic over PCIe.", labels=[*LABELS, "direction"]
         )
+        nvlink = CounterMetricFamily(
+            "llmgate_gpu_nvlink_bytes", "Traffic over NVLink, all links together.", labels=[*LABELS, "direction"]
+        )
         ecc = CounterMetricFamily("llmgate_gpu_ecc_errors", "Memory errors in its life.", labels=[*LABELS, "kind"])
         state = GaugeMetricFamily(
             "llmgate_gpu_state", "1 for the state that it is in: ok, degraded, failed.", labels=[*LABELS, "state"]
@@ -62,11 +65,12 @@ class GpuCollector(Collector):
             _add(clock, labels, sm=reading.sm_clock, memory=reading.memory_clock)
             _add(throttled, labels, **dict.fromkeys(sorted(reading.throttled or ()), 1.0))
             _add(pcie, labels, tx=reading.pcie_sent, rx=reading.pcie_received)
+            _add(nvlink, labels, tx=reading.nvlink_sent, rx=reading.nvlink_received)
             _add(ecc, labels, corrected=reading.ecc_corrected, uncorrected=reading.ecc_uncorrected)
             _add(state, labels, **{each.value: float(health.state is each) for each in GpuState})
             if reading.xid is not None:
                 xid.add_metric(labels, reading.xid)
-        yield from (clock, throttled, pcie, ecc, state, xid)
+        yield from (clock, throttled, pcie, nvlink, ecc, state, xid)
         info = GaugeMetricFamily(
             "llmgate_gpu_endpoint_info", "1 for each GPU that an endpoint runs on.", labels=[*LABELS, "endpoint"]
         )
