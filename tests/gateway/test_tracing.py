@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from llmgate.demo.engines import Engine
 from llmgate.demo.model import TINY
+from llmgate.telemetry.tracing import sample_by_environment
 from llmgate.testing.fake_upstream import RESET, STREAM_HEAD, Script, answer, chunk
 from tests.support.collector import (
     CLIENT,
@@ -36,7 +39,9 @@ EVENTS = stream(*sse(*({"choices": [{"index": 0, "delta": {"content": f"word {n}
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spans are exported at once, not after five seconds."""
+    """Spans are exported at once, not after five seconds, and nobody's own variables count."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 
 
@@ -264,7 +269,7 @@ async def test_the_access_log_and_exemplars_name_the_trace(collector: Collector,
 async def test_a_collector_that_is_not_there_is_told_of_once_and_hurts_nobody(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmgate.telemetry.tracing.EXPORT_SECONDS", 0.5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
     (port,) = free_ports(1)
     tracing = {"enabled": True, "endpoint": f"http://127.0.0.1:{port}"}
     async with FakeEngine([completion()]) as engine, serving(engine, tracing=tracing) as served:
@@ -307,6 +312,21 @@ async def test_what_waits_is_exported_at_the_end(collector: Collector, monkeypat
     assert {each.kind for each in await collector.spans(2)} == {SERVER, CLIENT}
 
 
+async def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
+    collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmgate.telemetry.tracing.CLOSE_SECONDS", 0.2)
+    collector.answers.clear()
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.chat()
+        await collector.asked(1)
+        began = time.monotonic()
+        assert (await served.chat()).status_code == 200
+    assert time.monotonic() - began < 5  # the exporter itself would wait for 10 s
+    told = [each.getMessage() for each in caplog.records if each.name == "llmgate.tracing"]
+    assert told == ["the last spans did not reach the collector within 0.2 s"]
+
+
 async def test_what_is_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, collector: Collector) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     monkeypatch.setattr("llmgate.telemetry.tracing.MOST_WAITING", 512)
@@ -332,6 +352,55 @@ async def test_the_environment_fills_in_what_the_configuration_leaves_out(
     assert collector.requests[0]["x-tenant"] == "one"
     said = collector.resource
     assert (said["service.name"], said["zone"], said["deployment"]) == ("by-environment", "here", "test")
+
+
+@pytest.mark.parametrize(
+    ("variables", "section", "recorded"),
+    [
+        ({"SAMPLER": "always_off"}, {}, False),
+        ({"SAMPLER": "parentbased_always_off"}, {}, False),
+        ({"SAMPLER": "parentbased_traceidratio", "SAMPLER_ARG": "0"}, {}, False),
+        ({"SAMPLER": "traceidratio", "SAMPLER_ARG": "1"}, {}, True),
+        ({"SAMPLER": "always_off"}, {"sample": 1}, True),
+        ({"SAMPLER": "always_on"}, {"sample": 0}, False),
+    ],
+)
+async def test_the_sampler_of_the_environment_holds_where_the_configuration_says_nothing(
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    section: dict[str, Any],
+    recorded: bool,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_TRACES_{name}", value)
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector, **section)) as served:
+        await served.chat()
+        assert traceparent(engine).endswith("-01" if recorded else "-00")
+        await served.chat(traceparent=SAMPLED)
+        spans = await collector.spans(4 if recorded else 2)
+    assert len(spans) == (4 if recorded else 2)
+
+
+@pytest.mark.parametrize(("sampler", "argument"), [("jaeger_remote", ""), ("traceidratio", "2"), ("traceidratio", "x")])
+async def test_a_sampler_that_is_not_known_is_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, sampler: str, argument: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    assert sample_by_environment() == 1
+    assert f"'{argument or sampler}'" in caplog.text
+
+
+async def test_the_switch_of_the_sdk_turns_it_off(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, collector: Collector
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        assert (await served.chat(traceparent="whatever")).status_code == 200
+        assert traceparent(engine) == "whatever"
+    assert "OTEL_SDK_DISABLED" in caplog.text
+    assert collector.requests == []
 
 
 async def test_a_real_engine_takes_it(collector: Collector, tiny_engines: Sequence[Engine]) -> None:

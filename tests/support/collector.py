@@ -20,10 +20,12 @@ PATIENCE = 15.0
 
 
 class Collector:
-    """`status`: what it answers."""
+    """`status`: what it answers; it does so only while `answers` is set."""
 
     def __init__(self) -> None:
         self.status = 200
+        self.answers = threading.Event()
+        self.answers.set()
         self.requests: list[dict[str, str]] = []  # their headers, in lower case
         self.raw = b""  # all that came
         self.resource: dict[str, Any] = {}
@@ -83,6 +85,7 @@ def collecting() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             collector.take(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+            collector.answers.wait()
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(collector.status)
             self.send_header("content-type", "application/x-protobuf")
@@ -100,6 +103,7 @@ def collecting() -> Iterator[Collector]:
     try:
         yield collector
     finally:
+        collector.answers.set()
         server.shutdown()
         server.server_close()
         thread.join()
