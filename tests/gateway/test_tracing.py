@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
 
 from llmgate.demo.engines import Engine
 from llmgate.demo.model import TINY
@@ -61,7 +63,10 @@ def traceparent(engine: FakeEngine, index: int = -1) -> str:
 
 
 async def test_a_request_is_a_server_span_with_a_client_span_for_its_attempt(collector: Collector) -> None:
-    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+    async with (
+        FakeEngine([completion()]) as engine,
+        serving({"url": engine.url, "engine": "vllm"}, tracing=to(collector)) as served,
+    ):
         assert (await served.chat(HELLO | {"max_tokens": 9}, x_request_id="mine")).status_code == 200
         spans = await collector.spans(2)
     server, (client,) = server_span(spans), client_spans(spans)
@@ -78,6 +83,7 @@ async def test_a_request_is_a_server_span_with_a_client_span_for_its_attempt(col
         "gen_ai.request.model": "m",
         "gen_ai.request.max_tokens": 9,
         "gen_ai.request.stream": False,
+        "gen_ai.provider.name": "vllm",
         "gen_ai.usage.input_tokens": 7,
         "gen_ai.usage.output_tokens": 3,
         "http.request.method": "POST",
@@ -91,7 +97,7 @@ async def test_a_request_is_a_server_span_with_a_client_span_for_its_attempt(col
     }.items():
         assert said[name] == value, name
     assert said["llmgate.prompt_tokens.estimated"] > 0
-    assert 0 < said["gen_ai.response.time_to_first_chunk"] <= said["llmgate.duration"] < 5
+    assert 0 <= said["llmgate.queue_time"] <= said["llmgate.duration"] < 5
     assert "error.type" not in said
     asked = attributes(client)
     assert (asked["server.address"], asked["server.port"]) == ("127.0.0.1", int(engine.url.rpartition(":")[2]))
@@ -163,7 +169,7 @@ async def test_each_attempt_is_a_span_of_its_own(collector: Collector) -> None:
     server, attempts = server_span(spans), client_spans(spans)
     assert {each.parent_span_id for each in attempts} == {server.span_id}
     assert [attributes(each).get("http.request.resend_count") for each in attempts] == [None, 1, 2]
-    assert [attributes(each).get("error.type") for each in attempts] == ["503", "upstream_error", None]
+    assert [attributes(each).get("error.type") for each in attempts] == ["503", "connection_lost", None]
     assert [each.status.code for each in attempts] == [ERROR, ERROR, 0]
     assert len({attributes(each)["llmgate.endpoint"] for each in attempts}) == 3
     assert (attributes(server)["llmgate.attempts"], server.status.code) == (3, 0)
@@ -178,14 +184,70 @@ async def test_a_stream_has_its_first_token_as_an_event(collector: Collector) ->
     (event,) = server.events
     assert event.name == "first_token"
     assert server.start_time_unix_nano < event.time_unix_nano <= server.end_time_unix_nano
-    assert attributes(server)["gen_ai.request.stream"] is True
+    said = attributes(server)
+    assert said["gen_ai.request.stream"] is True
+    assert 0 < said["gen_ai.response.time_to_first_chunk"] <= said["llmgate.duration"]
+
+
+async def test_a_whole_answer_has_no_first_token(collector: Collector) -> None:
+    """When it begins to come, the engine has made all of it."""
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.chat()
+        server = server_span(await collector.spans(2))
+    assert not server.events
+    assert "gen_ai.response.time_to_first_chunk" not in attributes(server)
+
+
+async def test_names_are_those_of_the_conventions(collector: Collector) -> None:
+    behaviour = in_turn([answer(b"{}", status=503)], EVENTS)
+    async with (
+        FakeEngine(behaviour) as a,
+        FakeEngine(behaviour) as b,
+        serving(*({"url": each.url, "engine": "vllm"} for each in (a, b)), tracing=to(collector)) as served,
+    ):
+        await served.chat(STREAMED | {"max_tokens": 9})
+        used = {name for span in await collector.spans(3) for name in attributes(span)}
+    known = {
+        value
+        for module in (gen_ai_attributes, error_attributes, http_attributes, server_attributes, url_attributes)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str)
+    }
+    assert {name for name in used if not name.startswith("llmgate.")} <= known
+    assert {"gen_ai.provider.name", "http.request.resend_count", "error.type"} <= used
+
+
+async def test_a_path_that_the_gateway_does_not_know_is_no_route(collector: Collector) -> None:
+    """There may be as many as clients can think of."""
+    async with FakeEngine([answer(b"{}")]) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.client.post("/v1/some/thing-7?key=canary", json={"model": "m"})
+        await served.client.post("/v1/some/thing-7", content=b"{")
+        spans = await collector.spans(3)
+    servers = [each for each in spans if each.kind == SERVER]
+    assert len(servers) == 2
+    for each in servers:
+        assert attributes(each)["url.path"] == "/v1/some/thing-7"
+        assert "http.route" not in attributes(each)
+        assert "thing" not in each.name
+
+
+async def test_an_engine_on_a_unix_socket_is_named_by_its_path(collector: Collector, tmp_path: Path) -> None:
+    socket = tmp_path / "engine.sock"
+    async with FakeEngine([RESET], unix=socket) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.chat()
+        (client,) = client_spans(await collector.spans(2))
+    said = attributes(client)
+    assert said["server.address"] == str(socket)
+    assert "server.port" not in said
 
 
 async def test_a_stream_that_breaks_is_an_error_though_its_status_was_good(collector: Collector) -> None:
     broken: Script = [STREAM_HEAD, chunk(b'data: {"choices": []}\n\n'), RESET]
     async with FakeEngine(broken) as engine, serving(engine, tracing=to(collector)) as served:
         await served.chat(STREAMED)
-        server = server_span(await collector.spans(2))
+        spans = await collector.spans(2)
+    server = server_span(spans)
+    assert [attributes(each)["error.type"] for each in client_spans(spans)] == ["truncated"]
     assert server.status.code == ERROR
     assert (attributes(server)["http.response.status_code"], attributes(server)["error.type"]) == (
         200,
