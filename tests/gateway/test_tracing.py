@@ -389,6 +389,16 @@ async def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_th
     assert told == ["the last spans did not reach the collector within 0.2 s"]
 
 
+async def test_few_are_exported_at_once(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop waits while they are encoded."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        for _ in range(40):
+            await served.chat()
+    assert len(await collector.spans(80)) == 80
+    assert max(collector.batches) <= 32
+
+
 async def test_what_is_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, collector: Collector) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     monkeypatch.setattr("llmgate.telemetry.tracing.MOST_WAITING", 512)

@@ -27,6 +27,7 @@ class Collector:
         self.answers = threading.Event()
         self.answers.set()
         self.requests: list[dict[str, str]] = []  # their headers, in lower case
+        self.batches: list[int] = []  # how many spans came at a time
         self.raw = b""  # all that came
         self.resource: dict[str, Any] = {}
         self._spans: list[Span] = []
@@ -55,6 +56,7 @@ class Collector:
         if self.status != 200:
             return
         request = ExportTraceServiceRequest.FromString(body)
+        self.batches.append(sum(len(scope.spans) for each in request.resource_spans for scope in each.scope_spans))
         for each in request.resource_spans:
             self.resource = attributes(each.resource)
             for scope in each.scope_spans:
