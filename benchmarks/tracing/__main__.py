@@ -39,6 +39,7 @@ async def main(url: str, at_once: int, rate: int, seconds: float) -> None:
     began = time.process_time()
     for _ in range(int(rate * seconds)):
         trace = traces.begin([])
+        assert trace is not None  # all are recorded
         trace.attempt("chat m", CLIENT)
         trace.attempt_ended({}, None)
         trace.end("chat m", SERVER, None, None)

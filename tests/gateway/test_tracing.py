@@ -137,6 +137,14 @@ async def test_what_is_not_sampled_tells_the_engine_so(collector: Collector) -> 
     assert collector.requests == []
 
 
+@pytest.mark.parametrize("sample", [0, 1])
+async def test_a_state_without_a_trace_goes_no_further(collector: Collector, sample: int) -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector, sample=sample)) as served:
+        await served.chat(tracestate="vendor=1")
+        assert traceparent(engine).endswith(f"-0{sample}")
+        assert not any(name == b"tracestate" for name, _ in engine.asked[0].headers)
+
+
 @pytest.mark.parametrize(
     "given", ["00-0-0-01", f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01", f"{SAMPLED}-more", "x"]
 )

@@ -35,8 +35,6 @@ def begin_attempt(
     trace: Trace, exchange: Exchange, endpoint: Endpoint, target: Target, headers: list[Header]
 ) -> list[Header]:
     """The headers for the engine, which carry the trace on."""
-    if trace.trace_id is None:
-        return with_traceparent(headers, trace.attempt("", {}))
     request = exchange.request
     attributes: Attributes = {
         **_operation(request),
@@ -62,8 +60,6 @@ def end_attempt(trace: Trace, status: int, cause: TerminationCause, failure: str
 
 def end(trace: Trace, exchange: Exchange, now: float) -> None:
     """`now` is the end of the exchange, on the clock of its arrival."""
-    if trace.trace_id is None:
-        return
     request: InferenceRequest | None = getattr(exchange, "request", None)  # not there if it was not understood
     path, usage = route_of(exchange.client.target), exchange.usage
     first = exchange.first_byte if exchange.meter is not None else None  # of a whole answer it tells the end

@@ -36,7 +36,7 @@ from prometheus_client.registry import Collector
 
 from llmgate import __version__
 from llmgate.wire.headers import Header
-from llmgate.wire.traceparent import TRACEPARENT, parse_traceparent, without_trace
+from llmgate.wire.traceparent import TRACE, TRACEPARENT, parse_traceparent, without_trace
 
 logger = logging.getLogger("llmgate.tracing")
 
@@ -130,8 +130,8 @@ class Tracing(Collector):
     def begin(self, headers: list[Header]) -> Trace | None:
         """Of a client's request with these headers, which are to go to the engine. None if it is not recorded; then
         they tell the engine so, which would begin a trace of its own else."""
-        given = [value for name, value in headers if name == TRACEPARENT]
-        parent = parse_traceparent(given) if given else None
+        given = [each for each in headers if each[0] in TRACE]
+        parent = parse_traceparent([value for name, value in given if name == TRACEPARENT]) if given else None
         if parent is None:
             if given:
                 headers[:] = without_trace(headers)
