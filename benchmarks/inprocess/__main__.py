@@ -1,9 +1,11 @@
 """What one request costs inside the process: the real gateway between sockets that are not there.
 
-    python -m benchmarks.inprocess [--kb 1] [--endpoints 8] [--policy expected-latency] [--profile]
+    python -m benchmarks.inprocess [--kb 1] [--endpoints 8] [--policy expected-latency] [--trace PART] [--profile]
 
 The kernel, uvloop's streams and the load generator are left out, so a change of a microsecond shows where
-`benchmarks.overhead` would need many rounds. Compare two runs on the same machine; the best of `--rounds` is printed.
+`benchmarks.overhead` would need many rounds. Compare two runs on the same machine; the best of `--rounds` is printed:
+CPU time of the process, with that of the thread that exports traces. None of their spans is dropped: requests wait
+until the collector, in a process of its own, has taken enough.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import gc
 import pstats
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import uvicorn
@@ -23,6 +26,7 @@ from rich import print
 from uvicorn.server import ServerState
 
 from benchmarks.overhead.fake_engines import Answers
+from benchmarks.tracing.collector import collector
 from llmgate.config import from_data
 from llmgate.gateway.protocol import GatewayProtocol
 from llmgate.routing.registry import DEFAULT
@@ -32,6 +36,7 @@ from llmgate.upstream.native import NativeClient
 from llmgate.upstream.pool import Pool
 
 REQUESTS = 4000
+ENOUGH = 1024  # spans that wait, of the 2,048 that may
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -89,6 +94,7 @@ class Load:
     """One client connection that sends a request when the answer to the last one has come."""
 
     def __init__(self, gateway: Gateway, sent: list[bytes]) -> None:
+        self._tracing = gateway.tracing
         self._loop = asyncio.get_running_loop()
         self._sent = sent
         plain = {"ws": "none", "lifespan": "off", "interface": "asgi3", "proxy_headers": False, "log_config": None}
@@ -101,10 +107,10 @@ class Load:
         """µs a request."""
         self._number = 0
         self._done = self._loop.create_future()
-        started = time.perf_counter()
+        started = time.process_time()
         self._next()
         await self._done
-        return (time.perf_counter() - started) / len(self._sent) * 1e6
+        return (time.process_time() - started) / len(self._sent) * 1e6
 
     def _answered(self) -> None:
         self._loop.call_soon(self._next)
@@ -113,14 +119,17 @@ class Load:
         if self._number == len(self._sent):
             self._done.set_result(None)
             return
+        if self._tracing is not None and self._tracing.waiting >= ENOUGH:
+            self._loop.call_later(0.005, self._next)
+            return
         self._number += 1
         self._protocol.data_received(self._sent[self._number - 1])
 
 
-async def main(kb: int, endpoints: int, policy: str, rounds: int, profile: bool) -> None:
+async def main(kb: int, endpoints: int, policy: str, rounds: int, profile: bool, tracing: dict[str, Any]) -> None:
     urls = [{"url": f"http://127.0.0.1:{9100 + number}", "models": ["m"]} for number in range(endpoints)]
     ports = {"host": "127.0.0.1", "port": 0}
-    settings = {"server": ports, "admin": ports, "endpoints": urls, "router": {"policy": policy}}
+    settings = {"server": ports, "admin": ports, "endpoints": urls, "router": {"policy": policy}, "tracing": tracing}
     gateway = Gateway(from_data(settings, "benchmark"))
     for endpoint in gateway.pool:
         endpoint.health.probe_passed()
@@ -133,6 +142,9 @@ async def main(kb: int, endpoints: int, policy: str, rounds: int, profile: bool)
     best = min([await load.round() for _ in range(rounds)])
     print(f"{best:.1f} µs a request of {kb} KB in front of {endpoints} endpoints")
     assert gateway.scheduler.ledger.open_charges == 0
+    if gateway.tracing is not None:
+        await gateway.tracing.close()
+        print(", ".join(f"{count} spans {result}" for result, count in gateway.tracing.counts.items()))
     if profile:
         await profiled(load.round)
 
@@ -151,6 +163,9 @@ if __name__ == "__main__":
     parser.add_argument("--endpoints", type=int, default=8, help="(default: 8)")
     parser.add_argument("--policy", default=DEFAULT, help=f"(default: {DEFAULT})")
     parser.add_argument("--rounds", type=int, default=6, help="of 4,000 requests each (default: 6)")
+    parser.add_argument("--trace", type=float, metavar="PART", help="trace this part of the requests, from 0 to 1")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, function by function")
     args = parser.parse_args()
-    uvloop.run(main(args.kb, args.endpoints, args.policy, args.rounds, args.profile))
+    with nullcontext() if args.trace is None else collector() as url:
+        tracing = {} if url is None else {"enabled": True, "endpoint": url, "sample": args.trace}
+        uvloop.run(main(args.kb, args.endpoints, args.policy, args.rounds, args.profile, tracing))

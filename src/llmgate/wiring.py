@@ -114,8 +114,11 @@ def tracing(config: Config) -> Tracing | None:
     wanted = config.tracing
     if not wanted.enabled:
         return None
-    from llmgate.telemetry.tracing import Tracing  # an extra
+    from llmgate.telemetry.tracing import Tracing, is_disabled  # an extra
 
+    if is_disabled():
+        logger.warning("nothing is traced, though tracing.enabled says so: OTEL_SDK_DISABLED is true")
+        return None
     return Tracing(
         endpoint=wanted.endpoint,
         headers={name: value.get_secret_value() for name, value in wanted.headers.items()},

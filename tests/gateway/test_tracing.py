@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
 
 from llmgate.demo.engines import Engine
 from llmgate.demo.model import TINY
+from llmgate.telemetry.tracing import sample_by_environment
 from llmgate.testing.fake_upstream import RESET, STREAM_HEAD, Script, answer, chunk
 from tests.support.collector import (
     CLIENT,
@@ -36,7 +41,9 @@ EVENTS = stream(*sse(*({"choices": [{"index": 0, "delta": {"content": f"word {n}
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spans are exported at once, not after five seconds."""
+    """Spans are exported at once, not after five seconds, and nobody's own variables count."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 
 
@@ -56,7 +63,10 @@ def traceparent(engine: FakeEngine, index: int = -1) -> str:
 
 
 async def test_a_request_is_a_server_span_with_a_client_span_for_its_attempt(collector: Collector) -> None:
-    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+    async with (
+        FakeEngine([completion()]) as engine,
+        serving({"url": engine.url, "engine": "vllm"}, tracing=to(collector)) as served,
+    ):
         assert (await served.chat(HELLO | {"max_tokens": 9}, x_request_id="mine")).status_code == 200
         spans = await collector.spans(2)
     server, (client,) = server_span(spans), client_spans(spans)
@@ -73,6 +83,7 @@ async def test_a_request_is_a_server_span_with_a_client_span_for_its_attempt(col
         "gen_ai.request.model": "m",
         "gen_ai.request.max_tokens": 9,
         "gen_ai.request.stream": False,
+        "gen_ai.provider.name": "vllm",
         "gen_ai.usage.input_tokens": 7,
         "gen_ai.usage.output_tokens": 3,
         "http.request.method": "POST",
@@ -86,7 +97,7 @@ async def test_a_request_is_a_server_span_with_a_client_span_for_its_attempt(col
     }.items():
         assert said[name] == value, name
     assert said["llmgate.prompt_tokens.estimated"] > 0
-    assert 0 < said["gen_ai.response.time_to_first_chunk"] <= said["llmgate.duration"] < 5
+    assert 0 <= said["llmgate.queue_time"] <= said["llmgate.duration"] < 5
     assert "error.type" not in said
     asked = attributes(client)
     assert (asked["server.address"], asked["server.port"]) == ("127.0.0.1", int(engine.url.rpartition(":")[2]))
@@ -126,6 +137,14 @@ async def test_what_is_not_sampled_tells_the_engine_so(collector: Collector) -> 
     assert collector.requests == []
 
 
+@pytest.mark.parametrize("sample", [0, 1])
+async def test_a_state_without_a_trace_goes_no_further(collector: Collector, sample: int) -> None:
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector, sample=sample)) as served:
+        await served.chat(tracestate="vendor=1")
+        assert traceparent(engine).endswith(f"-0{sample}")
+        assert not any(name == b"tracestate" for name, _ in engine.asked[0].headers)
+
+
 @pytest.mark.parametrize(
     "given", ["00-0-0-01", f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01", f"{SAMPLED}-more", "x"]
 )
@@ -158,7 +177,7 @@ async def test_each_attempt_is_a_span_of_its_own(collector: Collector) -> None:
     server, attempts = server_span(spans), client_spans(spans)
     assert {each.parent_span_id for each in attempts} == {server.span_id}
     assert [attributes(each).get("http.request.resend_count") for each in attempts] == [None, 1, 2]
-    assert [attributes(each).get("error.type") for each in attempts] == ["503", "upstream_error", None]
+    assert [attributes(each).get("error.type") for each in attempts] == ["503", "connection_lost", None]
     assert [each.status.code for each in attempts] == [ERROR, ERROR, 0]
     assert len({attributes(each)["llmgate.endpoint"] for each in attempts}) == 3
     assert (attributes(server)["llmgate.attempts"], server.status.code) == (3, 0)
@@ -173,14 +192,70 @@ async def test_a_stream_has_its_first_token_as_an_event(collector: Collector) ->
     (event,) = server.events
     assert event.name == "first_token"
     assert server.start_time_unix_nano < event.time_unix_nano <= server.end_time_unix_nano
-    assert attributes(server)["gen_ai.request.stream"] is True
+    said = attributes(server)
+    assert said["gen_ai.request.stream"] is True
+    assert 0 < said["gen_ai.response.time_to_first_chunk"] <= said["llmgate.duration"]
+
+
+async def test_a_whole_answer_has_no_first_token(collector: Collector) -> None:
+    """When it begins to come, the engine has made all of it."""
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.chat()
+        server = server_span(await collector.spans(2))
+    assert not server.events
+    assert "gen_ai.response.time_to_first_chunk" not in attributes(server)
+
+
+async def test_names_are_those_of_the_conventions(collector: Collector) -> None:
+    behaviour = in_turn([answer(b"{}", status=503)], EVENTS)
+    async with (
+        FakeEngine(behaviour) as a,
+        FakeEngine(behaviour) as b,
+        serving(*({"url": each.url, "engine": "vllm"} for each in (a, b)), tracing=to(collector)) as served,
+    ):
+        await served.chat(STREAMED | {"max_tokens": 9})
+        used = {name for span in await collector.spans(3) for name in attributes(span)}
+    known = {
+        value
+        for module in (gen_ai_attributes, error_attributes, http_attributes, server_attributes, url_attributes)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str)
+    }
+    assert {name for name in used if not name.startswith("llmgate.")} <= known
+    assert {"gen_ai.provider.name", "http.request.resend_count", "error.type"} <= used
+
+
+async def test_a_path_that_the_gateway_does_not_know_is_no_route(collector: Collector) -> None:
+    """There may be as many as clients can think of."""
+    async with FakeEngine([answer(b"{}")]) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.client.post("/v1/some/thing-7?key=canary", json={"model": "m"})
+        await served.client.post("/v1/some/thing-7", content=b"{")
+        spans = await collector.spans(3)
+    servers = [each for each in spans if each.kind == SERVER]
+    assert len(servers) == 2
+    for each in servers:
+        assert attributes(each)["url.path"] == "/v1/some/thing-7"
+        assert "http.route" not in attributes(each)
+        assert "thing" not in each.name
+
+
+async def test_an_engine_on_a_unix_socket_is_named_by_its_path(collector: Collector, tmp_path: Path) -> None:
+    socket = tmp_path / "engine.sock"
+    async with FakeEngine([RESET], unix=socket) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.chat()
+        (client,) = client_spans(await collector.spans(2))
+    said = attributes(client)
+    assert said["server.address"] == str(socket)
+    assert "server.port" not in said
 
 
 async def test_a_stream_that_breaks_is_an_error_though_its_status_was_good(collector: Collector) -> None:
     broken: Script = [STREAM_HEAD, chunk(b'data: {"choices": []}\n\n'), RESET]
     async with FakeEngine(broken) as engine, serving(engine, tracing=to(collector)) as served:
         await served.chat(STREAMED)
-        server = server_span(await collector.spans(2))
+        spans = await collector.spans(2)
+    server = server_span(spans)
+    assert [attributes(each)["error.type"] for each in client_spans(spans)] == ["truncated"]
     assert server.status.code == ERROR
     assert (attributes(server)["http.response.status_code"], attributes(server)["error.type"]) == (
         200,
@@ -264,7 +339,7 @@ async def test_the_access_log_and_exemplars_name_the_trace(collector: Collector,
 async def test_a_collector_that_is_not_there_is_told_of_once_and_hurts_nobody(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmgate.telemetry.tracing.EXPORT_SECONDS", 0.5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
     (port,) = free_ports(1)
     tracing = {"enabled": True, "endpoint": f"http://127.0.0.1:{port}"}
     async with FakeEngine([completion()]) as engine, serving(engine, tracing=tracing) as served:
@@ -307,6 +382,31 @@ async def test_what_waits_is_exported_at_the_end(collector: Collector, monkeypat
     assert {each.kind for each in await collector.spans(2)} == {SERVER, CLIENT}
 
 
+async def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_end(
+    collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmgate.telemetry.tracing.CLOSE_SECONDS", 0.2)
+    collector.answers.clear()
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        await served.chat()
+        await collector.asked(1)
+        began = time.monotonic()
+        assert (await served.chat()).status_code == 200
+    assert time.monotonic() - began < 5  # the exporter itself would wait for 10 s
+    told = [each.getMessage() for each in caplog.records if each.name == "llmgate.tracing"]
+    assert told == ["the last spans did not reach the collector within 0.2 s"]
+
+
+async def test_few_are_exported_at_once(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop waits while they are encoded."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        for _ in range(40):
+            await served.chat()
+    assert len(await collector.spans(80)) == 80
+    assert max(collector.batches) <= 32
+
+
 async def test_what_is_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, collector: Collector) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
     monkeypatch.setattr("llmgate.telemetry.tracing.MOST_WAITING", 512)
@@ -332,6 +432,55 @@ async def test_the_environment_fills_in_what_the_configuration_leaves_out(
     assert collector.requests[0]["x-tenant"] == "one"
     said = collector.resource
     assert (said["service.name"], said["zone"], said["deployment"]) == ("by-environment", "here", "test")
+
+
+@pytest.mark.parametrize(
+    ("variables", "section", "recorded"),
+    [
+        ({"SAMPLER": "always_off"}, {}, False),
+        ({"SAMPLER": "parentbased_always_off"}, {}, False),
+        ({"SAMPLER": "parentbased_traceidratio", "SAMPLER_ARG": "0"}, {}, False),
+        ({"SAMPLER": "traceidratio", "SAMPLER_ARG": "1"}, {}, True),
+        ({"SAMPLER": "always_off"}, {"sample": 1}, True),
+        ({"SAMPLER": "always_on"}, {"sample": 0}, False),
+    ],
+)
+async def test_the_sampler_of_the_environment_holds_where_the_configuration_says_nothing(
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    section: dict[str, Any],
+    recorded: bool,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_TRACES_{name}", value)
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector, **section)) as served:
+        await served.chat()
+        assert traceparent(engine).endswith("-01" if recorded else "-00")
+        await served.chat(traceparent=SAMPLED)
+        spans = await collector.spans(4 if recorded else 2)
+    assert len(spans) == (4 if recorded else 2)
+
+
+@pytest.mark.parametrize(("sampler", "argument"), [("jaeger_remote", ""), ("traceidratio", "2"), ("traceidratio", "x")])
+async def test_a_sampler_that_is_not_known_is_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, sampler: str, argument: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    assert sample_by_environment() == 1
+    assert f"'{argument or sampler}'" in caplog.text
+
+
+async def test_the_switch_of_the_sdk_turns_it_off(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, collector: Collector
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    async with FakeEngine([completion()]) as engine, serving(engine, tracing=to(collector)) as served:
+        assert (await served.chat(traceparent="whatever")).status_code == 200
+        assert traceparent(engine) == "whatever"
+    assert "OTEL_SDK_DISABLED" in caplog.text
+    assert collector.requests == []
 
 
 async def test_a_real_engine_takes_it(collector: Collector, tiny_engines: Sequence[Engine]) -> None:

@@ -20,11 +20,14 @@ PATIENCE = 15.0
 
 
 class Collector:
-    """`status`: what it answers."""
+    """`status`: what it answers; it does so only while `answers` is set."""
 
     def __init__(self) -> None:
         self.status = 200
+        self.answers = threading.Event()
+        self.answers.set()
         self.requests: list[dict[str, str]] = []  # their headers, in lower case
+        self.batches: list[int] = []  # how many spans came at a time
         self.raw = b""  # all that came
         self.resource: dict[str, Any] = {}
         self._spans: list[Span] = []
@@ -53,6 +56,7 @@ class Collector:
         if self.status != 200:
             return
         request = ExportTraceServiceRequest.FromString(body)
+        self.batches.append(sum(len(scope.spans) for each in request.resource_spans for scope in each.scope_spans))
         for each in request.resource_spans:
             self.resource = attributes(each.resource)
             for scope in each.scope_spans:
@@ -83,6 +87,7 @@ def collecting() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             collector.take(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+            collector.answers.wait()
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(collector.status)
             self.send_header("content-type", "application/x-protobuf")
@@ -100,6 +105,7 @@ def collecting() -> Iterator[Collector]:
     try:
         yield collector
     finally:
+        collector.answers.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -489,8 +489,9 @@ class TracingConfig(Section):
         Field(default_factory=dict)
     )
     """For the collector."""
-    sample: float = Field(default=1.0, ge=0, le=1)
-    """The part that is recorded of the requests whose client says nothing of it."""
+    sample: float | None = Field(default=None, ge=0, le=1)
+    """The part that is recorded of the requests whose client says nothing of it; None: what OTEL_TRACES_SAMPLER says,
+    or else all."""
     service: str = ""
     """Empty: what OTEL_SERVICE_NAME says, or else llmgate."""
     attributes: dict[str, str] = Field(default_factory=dict)

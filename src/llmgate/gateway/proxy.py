@@ -218,6 +218,7 @@ class Proxy:
         charge = self._book(exchange)
         cause, verdict, reason, busy_for = TerminationCause.GATEWAY_ERROR, Verdict.NEUTRAL, "", 0.0
         response: UpstreamResponse | None = None
+        failure: str | None = None  # its code, for to keep the error itself would be a cycle
         try:
             response = await self._client.open(*self._upstream_request(exchange, charge.endpoint))
             status = exchange.status = response.status
@@ -247,6 +248,7 @@ class Proxy:
                 verdict = Verdict.GOOD if exchange.status < 400 else Verdict.NEUTRAL
             return True
         except UpstreamError as error:
+            failure = error.code
             cause, verdict, reason = error.cause, error.verdict, error.message
             if cause is TerminationCause.REFUSED:
                 busy_for = BUSY_SECONDS[0]
@@ -261,7 +263,7 @@ class Proxy:
         finally:
             exchange.cause = cause
             if exchange.trace is not None:
-                traced.end_attempt(exchange.trace, 0 if response is None else response.status, cause)
+                traced.end_attempt(exchange.trace, 0 if response is None else response.status, cause, failure)
             if response is not None:
                 response.close()
             health = charge.endpoint.health

@@ -13,6 +13,7 @@ from llmgate.gateway.access import route_of
 from llmgate.gateway.exchange import Exchange
 from llmgate.upstream.base import Target
 from llmgate.wire.headers import Header
+from llmgate.wire.kinds import ROUTES
 from llmgate.wire.traceparent import with_traceparent
 
 if TYPE_CHECKING:
@@ -37,38 +38,41 @@ def begin_attempt(
     request = exchange.request
     attributes: Attributes = {
         **_operation(request),
+        **_address(target),
+        **_provider(endpoint),
         "http.request.method": "POST",
-        "server.address": target.host,
-        "server.port": target.port,
         "llmgate.endpoint": endpoint.name,
     }
-    if endpoint.engine:
-        attributes["gen_ai.provider.name"] = endpoint.engine
     if len(exchange.tried) > 1:
         attributes["http.request.resend_count"] = len(exchange.tried) - 1
     return with_traceparent(headers, trace.attempt(_name(request), attributes))
 
 
-def end_attempt(trace: Trace, status: int, cause: TerminationCause) -> None:
-    """`status`: 0 if no answer came."""
-    good = cause is TerminationCause.COMPLETED and status < 400
-    error = None if good else str(status) if status >= 400 else cause._value_
+def end_attempt(trace: Trace, status: int, cause: TerminationCause, failure: str | None) -> None:
+    """`status`: 0 if no answer came. `failure`: the code of what broke, if anything did."""
+    error: str | None = None
+    if status >= 400:
+        error = str(status)
+    elif cause is not TerminationCause.COMPLETED:
+        error = failure or cause._value_
     trace.attempt_ended({"http.response.status_code": status} if status else {}, error)
 
 
 def end(trace: Trace, exchange: Exchange, now: float) -> None:
     """`now` is the end of the exchange, on the clock of its arrival."""
     request: InferenceRequest | None = getattr(exchange, "request", None)  # not there if it was not understood
-    route, usage, first = route_of(exchange.client.target), exchange.usage, exchange.first_byte
+    path, usage = route_of(exchange.client.target), exchange.usage
+    first = exchange.first_byte if exchange.meter is not None else None  # of a whole answer it tells the end
     attributes: Attributes = {
         "http.request.method": "POST",
-        "url.path": route,
-        "http.route": route,
+        "url.path": path,
         "llmgate.request_id": exchange.id,
         "llmgate.policy": exchange.policy[0],
         "llmgate.attempts": len(exchange.tried),
         "llmgate.duration": now - exchange.arrived,
     }
+    if path in ROUTES:
+        attributes["http.route"] = path
     if exchange.status:
         attributes["http.response.status_code"] = exchange.status
     if request is not None:
@@ -81,6 +85,7 @@ def end(trace: Trace, exchange: Exchange, now: float) -> None:
         if request.max_tokens is not None:
             attributes["gen_ai.request.max_tokens"] = request.max_tokens
     if exchange.endpoint is not None:
+        attributes |= _provider(exchange.endpoint)
         attributes["llmgate.endpoint"] = exchange.endpoint.name
         attributes["llmgate.queue_time"] = exchange.dispatched - exchange.arrived
     if first is not None:
@@ -94,7 +99,7 @@ def end(trace: Trace, exchange: Exchange, now: float) -> None:
     if cause is not None:
         attributes["llmgate.cause"] = cause._value_
     trace.end(
-        _name(request) if request is not None else f"POST {route}",
+        _name(request) if request is not None else f"POST {path}" if path in ROUTES else "POST",
         attributes,
         _error(exchange.status, cause),
         None if first is None else first - exchange.arrived,
@@ -108,6 +113,16 @@ def _name(request: InferenceRequest) -> str:
 def _operation(request: InferenceRequest) -> Attributes:
     operation = OPERATIONS.get(request.kind) or request.kind._value_
     return {"gen_ai.operation.name": operation, "gen_ai.request.model": request.model}
+
+
+def _provider(endpoint: Endpoint) -> Attributes:
+    return {"gen_ai.provider.name": endpoint.engine} if endpoint.engine else {}
+
+
+def _address(target: Target) -> Attributes:
+    if target.unix_path is not None:
+        return {"server.address": target.unix_path}
+    return {"server.address": target.host, "server.port": target.port}
 
 
 def _error(status: int, cause: TerminationCause | None) -> str | None:

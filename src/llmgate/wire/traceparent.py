@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llmgate.wire.headers import Header
 
 TRACEPARENT = b"traceparent"
-TRACESTATE = b"tracestate"
+TRACE = (TRACEPARENT, b"tracestate")
 SAMPLED = 1
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -36,7 +36,7 @@ def parse_traceparent(values: Sequence[bytes]) -> Parent | None:
 
 def without_trace(headers: Iterable[Header]) -> list[Header]:
     """The headers without those of a trace."""
-    return [each for each in headers if each[0] not in (TRACEPARENT, TRACESTATE)]
+    return [each for each in headers if each[0] not in TRACE]
 
 
 def with_traceparent(headers: Iterable[Header], traceparent: bytes) -> list[Header]:
