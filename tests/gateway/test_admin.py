@@ -15,6 +15,7 @@ from llmgate.core.scheduler import Scheduler
 from llmgate.core.types import EndpointMetrics, EndpointSpec, InferenceRequest, Verdict
 from llmgate.dashboard import CONTENT_SECURITY_POLICY, load_assets
 from llmgate.gateway.admin import create_admin_app
+from llmgate.gateway.comparison_views import ComparisonView
 from llmgate.telemetry.metrics import Metrics
 from tests.core import make
 from tests.support.control import FakeControl
@@ -267,7 +268,7 @@ async def test_pages_of_other_origins_change_nothing(scheduler: Scheduler, metho
         ("POST", "/api/endpoints//nobody.sock/undrain", 404, "not_found"),
         ("GET", "/api/nothing", 404, "not_found"),
         ("GET", "/../../etc/passwd", 404, "not_found"),
-        ("GET", "/dashboard.js/..%2f__init__.py", 404, "not_found"),
+        ("GET", "/app.js/..%2f__init__.py", 404, "not_found"),
         ("DELETE", "/api/endpoints", 405, "method_not_allowed"),
         ("GET", "/api/decisions?limit=0", 422, "unprocessable_content"),
         ("GET", "/api/decisions?limit=many", 422, "unprocessable_content"),
@@ -352,17 +353,15 @@ async def test_two_decisions_of_one_request_id_are_told_apart_and_each_stays_the
 
 ACCESS = {
     ("GET", "/"): "everyone",
-    ("GET", "/dashboard.css"): "everyone",
-    ("GET", "/dashboard.js"): "everyone",
+    **{("GET", path): "everyone" for path in load_assets() if path.endswith((".css", ".js"))},
     ("GET", "/docs"): "everyone",
-    ("GET", "/docs.css"): "everyone",
-    ("GET", "/docs.js"): "everyone",
     ("GET", "/openapi.json"): "everyone",
     ("GET", "/metrics"): "operators",
     ("GET", "/api/config"): "operators",
     ("GET", "/api/decisions"): "operators",
     ("GET", "/api/endpoints"): "operators",
     ("GET", "/api/live"): "operators",
+    ("GET", "/api/policies"): "operators",
     ("GET", "/api/snapshot"): "operators",
     ("POST", "/api/chat"): "operators",
     ("POST", "/api/endpoints"): "operators",
@@ -387,7 +386,7 @@ def test_every_route_is_in_the_table_of_who_may_ask_for_it(scheduler: Scheduler)
 async def test_each_route_is_for_those_whom_the_table_says(
     scheduler: Scheduler, method: str, path: str, key: str | None
 ) -> None:
-    control = FakeControl()
+    control = FakeControl(compared=ComparisonView(since=1.0, decisions=0, policies=[]))
     app = app_of(scheduler, token="sesame", control=control)
     given = {} if key is None else {"authorization": f"Bearer {key}"}
     body = {"url": "http://c"} if (method, path) == ("POST", "/api/endpoints") else None
@@ -432,15 +431,15 @@ async def test_a_body_that_is_no_json_is_the_clients_mistake(scheduler: Schedule
     assert control.calls == []
 
 
-@pytest.mark.parametrize("path", ["/..%2f..%2fetc/passwd", "/%2e%2e/config.yaml", "/dashboard.js%00", "/dashboard"])
+@pytest.mark.parametrize("path", ["/..%2f..%2fetc/passwd", "/%2e%2e/config.yaml", "/app.js%00", "/dashboard"])
 async def test_nothing_but_the_pages_themselves_is_served(scheduler: Scheduler, path: str) -> None:
     assert (await ask(app_of(scheduler), path)).status_code == 404
 
 
 async def test_ranges_of_pages_are_not_served_so_that_they_cost_nothing(scheduler: Scheduler) -> None:
     ranges = "bytes=" + ",".join(f"{n}-" for n in range(20_000))
-    answer = await ask(app_of(scheduler), "/dashboard.js", range=ranges)
-    assert (answer.status_code, answer.content) == (200, load_assets()["/dashboard.js"][0])
+    answer = await ask(app_of(scheduler), "/app.js", range=ranges)
+    assert (answer.status_code, answer.content) == (200, load_assets()["/app.js"][0])
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ STEERING = frozenset(
         b"x-dp-rank",
         b"x-prefill-dp-rank",
         b"x-smg-target-worker",  # SGLang's router
-    b"x-original-url",  # proxies that rewrite, Symfony's and IIS's among them, take the path from these
-    b"x-rewrite-url",
+        b"x-original-url",  # proxies that rewrite, Symfony's and IIS's among them, take the path from these
+        b"x-rewrite-url",
     }
 )
 """What engines, and proxies in front of them, take orders from; a client must not steer them past the gateway."""
