@@ -117,6 +117,7 @@ class Gateway:
             admin_socket = bind(config.admin.host, config.admin.port, shared=config.server.reuse_port)
             undo.callback(admin_socket.close)
             self.access_log = wiring.access_log(config)
+            self.debug_log = wiring.debug_log(config)
             undo.pop_all()
         self._intake.log_sessions = self.access_log is not None
         self.metrics.registry.register(ComparisonCollector(lambda: self.scheduler.comparison))
@@ -137,6 +138,8 @@ class Gateway:
             rng=Random(),
             kv_events=KvEvents(self.scheduler.block_index),
         )
+        if self.debug_log is not None:
+            self.metrics.registry.register(self.debug_log)
         self.tracing = wiring.tracing(config)
         if self.tracing is not None:
             self.metrics.registry.register(self.tracing)
@@ -216,6 +219,8 @@ class Gateway:
             await self.client.aclose()
             if self.access_log is not None:
                 await self.access_log.close()
+            if self.debug_log is not None:
+                await self.debug_log.close()
             if self.tracing is not None:
                 await self.tracing.close()
         logger.info("stopped; %d charges left open", self.scheduler.ledger.open_charges)
@@ -231,6 +236,8 @@ class Gateway:
         """What SIGHUP means: a new file for the access log, and a reload."""
         if self.access_log is not None:
             self.access_log.reopen()
+        if self.debug_log is not None:
+            self.debug_log.reopen()
         if self._source is not None:
             self._spawn(self._reload_and_tell())
 
@@ -511,6 +518,7 @@ class Gateway:
         )
         proxy.access_log = self.access_log
         proxy.tracing = self.tracing
+        proxy.debug_log = self.debug_log
         return proxy
 
     def _make_admin_app(self, config: Config) -> ASGIApp:

@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
-from llmgate.config import Config, EndpointConfig, SloConfig, TracingConfig
+from llmgate.config import Config, DebugLogConfig, EndpointConfig, SloConfig, TracingConfig
 from llmgate.core.comparison import Comparison
 from llmgate.core.gpu import GpuPolicy
 from llmgate.core.hardware import prior_weight
@@ -30,6 +30,7 @@ from llmgate.probes.gpus import GpuWatch
 from llmgate.probes.nvml import Nvml
 from llmgate.routing import rivals
 from llmgate.telemetry.access_log import AccessLog
+from llmgate.telemetry.debug_log import DebugLog
 from llmgate.tokens import TokenCounter, TokenizerError, find_tokenizer, load_tokenizer
 from llmgate.upstream.base import Timeouts
 from llmgate.wire.forwarded import ClientAddress
@@ -50,6 +51,7 @@ FIXED = (
     ("gpus", "node"),
     ("gpus", "interval"),
     ("gpus", "exporters"),
+    *(("debug_log", key) for key in DebugLogConfig.model_fields),
     *(("tracing", key) for key in TracingConfig.model_fields),
 )
 
@@ -108,6 +110,18 @@ def comparison(config: Config, router: Router) -> Comparison | None:
         logger.error("policy %s is compared no more: it failed with %s", policy, type(error).__name__)
 
     return rivals.comparison(config.router.policy, router, Random(), sessions=bool(config.access_log.to), failed=failed)
+
+
+def debug_log(config: Config) -> DebugLog | None:
+    """Raises OSError if its file cannot be opened."""
+    wanted = config.debug_log
+    if not wanted.to:
+        return None
+    logger.warning("texts of requests with the keys %s are written to %s", ", ".join(wanted.keys), wanted.to)
+    secrets = [config.admin.token, config.access_log.hash_key, *(each.api_key for each in config.endpoints)]
+    return DebugLog(
+        wanted.to, wanted.keys, most=wanted.most, secrets={each.get_secret_value() for each in secrets} - {""}
+    )
 
 
 def tracing(config: Config) -> Tracing | None:

@@ -15,6 +15,7 @@ from llmgate.telemetry.access_log import AccessLog, DroppedCollector
 from llmgate.telemetry.certificates import Certificate, CertificateCollector
 from llmgate.telemetry.comparison import ComparisonCollector
 from llmgate.telemetry.data_port import DataPortCollector
+from llmgate.telemetry.debug_log import DebugLog
 from llmgate.telemetry.gpus import GpuCollector
 from llmgate.telemetry.kv_events import KvEventsCollector
 from llmgate.telemetry.metrics import Metrics
@@ -52,6 +53,7 @@ def busy_metrics() -> str:
     index.lags[0] = 0.1
     metrics.registry.register(KvEventsCollector(endpoints, index))
     metrics.registry.register(Tracing())
+    metrics.registry.register(DebugLog("/dev/null", ["0" * 12], most=1))
     metrics.registry.register(TokenizerCollector(lambda: {"m": "fastokens"}, {}))
     metrics.registry.register(CertificateCollector(lambda: [Certificate("server.tls", "", 0.0)]))
     metrics.registry.register(DataPortCollector(Gate(Limits()), lambda: 1))

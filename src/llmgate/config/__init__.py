@@ -3,7 +3,7 @@
 from llmgate.config.errors import ConfigError
 from llmgate.config.load import from_data, load_file
 from llmgate.config.read import read_yaml
-from llmgate.config.schema import Config, EndpointConfig, ModelConfig, SloConfig, TracingConfig
+from llmgate.config.schema import Config, DebugLogConfig, EndpointConfig, ModelConfig, SloConfig, TracingConfig
 from llmgate.config.source import ConfigFile, FileWatch
 from llmgate.config.tls import EndpointTls, ListenerTls
 from llmgate.config.tls_files import Tls, TlsFiles
@@ -12,6 +12,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConfigFile",
+    "DebugLogConfig",
     "EndpointConfig",
     "EndpointTls",
     "FileWatch",

@@ -474,6 +474,25 @@ class AccessLogConfig(Section):
     """The part of good answers that is logged; what was refused, failed or left is logged always."""
 
 
+class DebugLogConfig(Section):
+    to: str = ""
+    """A file; empty: texts are written nowhere."""
+    keys: list[Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]] = Field(default_factory=list)
+    """Beginnings of the SHA-256 of the clients' keys whose requests are written, in hexadecimal."""
+    most: int = Field(default=65_536, ge=1, le=262_144)
+    """Characters of each text."""
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> DebugLogConfig:
+        if self.to and not self.keys:
+            raise ValueError(
+                'keys: at least one is needed, for nobody\'s texts are written unasked: printf %s "$KEY" | sha256sum'
+            )
+        if self.to in ("stdout", "stderr"):
+            raise ValueError("to: must be a file, which only its owner can read")
+        return self
+
+
 class CorsConfig(Section):
     origins: list[Annotated[str, AfterValidator(_origin)]] = Field(default_factory=list)
     """Whose pages may call the data port from a browser; `*`: everybody's."""
@@ -528,6 +547,7 @@ class Config(Section):
     gpus: GpusConfig = GpusConfig()
     retries: RetriesConfig = RetriesConfig()
     access_log: AccessLogConfig = AccessLogConfig()
+    debug_log: DebugLogConfig = DebugLogConfig()
     cors: CorsConfig = CorsConfig()
     reload: ReloadConfig = ReloadConfig()
     usage: UsageConfig = UsageConfig()

@@ -39,9 +39,11 @@ from llmgate.gateway.edits import EditRules, edits_for
 from llmgate.gateway.exchange import Exchange
 from llmgate.gateway.intake import Intake
 from llmgate.gateway.keep_alive import KeptAlive
+from llmgate.gateway.overheard import Overheard, write_down
 from llmgate.gateway.promises import compare
 from llmgate.telemetry.access_log import AccessLog
 from llmgate.telemetry.crash import without_texts
+from llmgate.telemetry.debug_log import DebugLog
 from llmgate.telemetry.metrics import Metrics
 from llmgate.upstream.base import Target, Timeouts, UpstreamClient, UpstreamResponse
 from llmgate.wire.asked import wanted_slo, wants_explanation
@@ -111,6 +113,7 @@ class Proxy:
         self._destinations = destinations
         self._metrics = metrics
         self.access_log: AccessLog | None = None
+        self.debug_log: DebugLog | None = None
         self.tracing: Tracing | None = None
         self._budget = RetryBudget(settings.retry)
         self.settings = settings
@@ -141,6 +144,9 @@ class Proxy:
         kept: KeptAlive | None = None
         exchange = self._begin(client)
         exchange.spec = spec
+        overheard: Overheard | None = None
+        if self.debug_log is not None and self.debug_log.wants(exchange.headers.credentials):
+            exchange.client = client = overheard = Overheard(client)
         try:
             if exchange.headers.encoded:
                 raise UnsupportedEncoding("The gateway reads request bodies, and takes none with a content-encoding.")
@@ -185,6 +191,8 @@ class Proxy:
                 traced.end(exchange.trace, exchange, self._clock())
             if self.access_log is not None:
                 self._log(exchange, self.access_log)
+            if overheard is not None and self.debug_log is not None:
+                write_down(exchange, overheard, self.debug_log)
 
     async def refuse(self, client: Client, error: LlmgateError) -> None:
         """Answer a request that was not read to its end."""
