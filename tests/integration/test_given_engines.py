@@ -111,15 +111,22 @@ async def test_engines_are_recognised_and_their_gauges_read(engines: Engines) ->
             assert endpoint.metrics.running is not None
             assert endpoint.metrics.waiting is not None
         if makes(served) <= {"vllm", "sglang", "trtllm"}:
-            stream = await client.chat.completions.create(stream=True, **chat(model, 2000))
+
+            async def keep_busy() -> None:
+                """A tiny model is done with 2,000 tokens between two looks at it."""
+                while True:
+                    async for _ in await client.chat.completions.create(stream=True, **chat(model, 2000)):
+                        pass
 
             def holds_something() -> bool:
                 readings = [endpoint.metrics for endpoint in served.gateway.pool]
                 assert all(each and each.kv_capacity_tokens and each.kv_usage is not None for each in readings)
                 return any(each and each.running and each.kv_usage for each in readings)
 
+            busy = asyncio.create_task(keep_busy())
             await until(holds_something, PATIENCE)
-            await stream.close()
+            busy.cancel()
+            await asyncio.gather(busy, return_exceptions=True)
             await served.settled()
 
 
