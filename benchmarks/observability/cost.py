@@ -19,7 +19,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from rich.progress import track
 from benchmarks.observability import engines
 from benchmarks.overhead.measure import Bench, Row, cpu_seconds, measure, medians, must_be_free
 from benchmarks.overhead.peers import PORT
+from benchmarks.tracing.collector import collector
 from llmgate.core.pool import EndpointPool
 from llmgate.core.types import EndpointMetrics, EndpointSpec, EngineCounts, Usage
 from llmgate.telemetry.metrics import Metrics
@@ -39,26 +39,6 @@ from llmgate.telemetry.scrape import scrape
 ADMIN, FIRST, MANY = PORT + 2, 9100, 100
 PAGE = Path(__file__).parents[2] / "tests/data/engines/vllm-0.32/metrics-load.txt.gz"
 WATCHED_SECONDS = 20.0
-
-
-@contextlib.contextmanager
-def collector() -> Iterator[str]:
-    """Takes spans and forgets them; its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
 
 
 @contextlib.contextmanager

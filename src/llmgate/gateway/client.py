@@ -50,6 +50,37 @@ class Client(Protocol):
     async def drained(self) -> None: ...
 
 
+class Around:
+    """A Client that hands everything on to another: for those that do a little more."""
+
+    def __init__(self, client: Client) -> None:
+        self.headers = client.headers
+        self.target = client.target
+        self.body = client.body
+        self._client = client
+
+    @property
+    def gone(self) -> bool:
+        return self._client.gone
+
+    @property
+    def sent(self) -> int:
+        return self._client.sent
+
+    @property
+    def peer(self) -> str:
+        return self._client.peer
+
+    def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
+        return self._client.respond(status, headers, body, more)
+
+    def write(self, body: bytes, more: bool) -> bool:
+        return self._client.write(body, more)
+
+    async def drained(self) -> None:
+        await self._client.drained()
+
+
 async def respond_error(client: Client, error: LlmgateError, headers: list[Header], dialect: Dialect = OPENAI) -> None:
     """An error of the gateway's own, as clients of this kind of request expect it."""
     body = dialect.body(error)

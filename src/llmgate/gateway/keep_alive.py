@@ -13,14 +13,14 @@ from collections.abc import Callable
 import msgspec
 
 from llmgate.core.errors import UpstreamError
-from llmgate.gateway.client import Client
+from llmgate.gateway.client import Around, Client
 from llmgate.wire.headers import Header, find
 from llmgate.wire.kinds import Dialect
 
 COMMENT = b": keep-alive\n\n"
 
 
-class KeptAlive:
+class KeptAlive(Around):
     """A Client around another, for a request that asks for a stream. Call `stop` when the request is done with.
 
     `early_head` gives the headers of an answer that begins now, or None if it must not yet; after it has given some,
@@ -30,27 +30,12 @@ class KeptAlive:
     def __init__(
         self, client: Client, seconds: float, early_head: Callable[[], list[Header] | None], dialect: Dialect
     ) -> None:
-        self.headers = client.headers
-        self.target = client.target
-        self.body = client.body
-        self._client = client
+        super().__init__(client)
         self._seconds = seconds
         self._early_head = early_head
         self._dialect = dialect
         self._begun = False
         self._task = asyncio.get_running_loop().create_task(self._comment())
-
-    @property
-    def gone(self) -> bool:
-        return self._client.gone
-
-    @property
-    def sent(self) -> int:
-        return self._client.sent
-
-    @property
-    def peer(self) -> str:
-        return self._client.peer
 
     def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
         self.stop()
@@ -59,12 +44,6 @@ class KeptAlive:
         if (find(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
             return self._client.write(body, more)
         return self._client.write(_event(self._dialect, status, body), more)
-
-    def write(self, body: bytes, more: bool) -> bool:
-        return self._client.write(body, more)
-
-    async def drained(self) -> None:
-        await self._client.drained()
 
     def stop(self) -> None:
         """No more comments."""

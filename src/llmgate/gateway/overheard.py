@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from llmgate.core.types import InferenceRequest
-from llmgate.gateway.client import Client
+from llmgate.gateway.client import Around, Client
 from llmgate.gateway.exchange import Exchange
 from llmgate.telemetry.debug_log import DebugLog
 from llmgate.wire.headers import Header
@@ -14,38 +14,20 @@ MOST = 4 * 1024 * 1024
 """Bytes of an answer that are kept."""
 
 
-class Overheard:
-    """A Client around another. `heard` is what it was sent of the answer's body."""
+class Overheard(Around):
+    """`heard` is what the client was sent of the answer's body."""
 
     def __init__(self, client: Client) -> None:
-        self.headers = client.headers
-        self.target = client.target
-        self.body = client.body
+        super().__init__(client)
         self.heard = bytearray()
-        self._client = client
-
-    @property
-    def gone(self) -> bool:
-        return self._client.gone
-
-    @property
-    def sent(self) -> int:
-        return self._client.sent
-
-    @property
-    def peer(self) -> str:
-        return self._client.peer
 
     def respond(self, status: int, headers: list[Header], body: bytes, more: bool) -> bool:
         self._hear(body)
-        return self._client.respond(status, headers, body, more)
+        return super().respond(status, headers, body, more)
 
     def write(self, body: bytes, more: bool) -> bool:
         self._hear(body)
-        return self._client.write(body, more)
-
-    async def drained(self) -> None:
-        await self._client.drained()
+        return super().write(body, more)
 
     def _hear(self, body: bytes) -> None:
         if len(self.heard) < MOST:
